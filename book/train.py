@@ -1,0 +1,233 @@
+"""The command line for full runs: train on CIFAR-10, then write a record.
+
+    python train.py resnet20 --epochs 50 --name my-run
+
+Here live the options, the record and its files. The training itself is helpers.fit.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import cifar10
+import helpers
+import resnet
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; faults end it with one sentence and exit status 1."""
+    options = parse(arguments)
+    try:
+        run(options)
+    except (cifar10.DataError, helpers.TrainingError, ValueError, OSError) as problem:
+        sys.exit(f"train.py: {problem}")
+    except KeyboardInterrupt:
+        print("\nStopped. The same command with --resume goes on after the last whole epoch.")
+        sys.exit(130)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the options; each field of helpers.Recipe is one."""
+    parser = argparse.ArgumentParser(
+        description="Train a CIFAR ResNet on the full set and record the run.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("model", help="resnet20, resnet32, resnet44, resnet56, …")
+    parser.add_argument("--shortcut", default="A", choices=["A", "B"])
+    for field in fields(helpers.Recipe):
+        if field.name != "bf16":
+            default = 50 if field.name == "epochs" else field.default
+            flag = "--" + field.name.replace("_", "-")
+            parser.add_argument(flag, type=field.type, default=default, help=" ")
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default=None)
+    parser.add_argument("--device", default=None, help="cpu, cuda, mps, …")
+    parser.add_argument("--threads", type=int, default=None, help="for the CPU")
+    parser.add_argument("--sample", action="store_true", help="train on the sample")
+    parser.add_argument("--name", default=None, help="of the record; the model's")
+    parser.add_argument("--results", type=Path, default=helpers.RESULTS)
+    parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace a record")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, judge once on the test set, and write the record with its files."""
+    device = helpers.choose_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    recipe = make_recipe(options, device)
+    torch.manual_seed(recipe.seed)
+    model = resnet.build_model(options.model, options.shortcut).to(device)
+    files = Files(options.results, options.name or options.model)
+    files.refuse_to_lose_work(options)
+
+    data = cifar10.load_sample() if options.sample else cifar10.load_full()
+    train = helpers.to_tensors(data.train, device)
+    test = helpers.to_tensors(data.test, device)
+    print(
+        f"{options.model}, {resnet.count_parameters(model):,} parameters, on "
+        f"{len(train[0]):,} images; {device.type}, {torch.get_num_threads()} threads, "
+        f"{'bfloat16 autocast' if recipe.bf16 else 'float32'}, channels_last"
+    )
+    history = helpers.fit(model, train, recipe, checkpoint=files.checkpoint)
+
+    precision = halve_where_harmless(model, test)
+    scores = helpers.evaluate(model, *test)
+    record = {
+        "name": files.name,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "command": command(options),
+        "model": options.model,
+        "shortcut": options.shortcut,
+        "parameters": resnet.count_parameters(model),
+        "recipe": asdict(recipe),
+        "data": {
+            "source": data.source,
+            "sha256": cifar10.digest(data),
+            "train_images": len(train[0]),
+            "validation_images": 0,
+            "test_images": len(test[0]),
+        },
+        "protocol": "test set used once, after the last epoch, without augmentation",
+        "machine": describe_machine(device, recipe),
+        "seconds": sum(row["seconds"] for row in history),
+        "weights_precision": precision,
+        "test": scores,
+        "history": history,
+    }
+    write_results(files, record, model, test)
+    print(
+        f"test accuracy {scores['accuracy']:.2%} ({scores['correct']:,} of "
+        f"{scores['images']:,}) after {record['seconds'] / 60:.1f} minutes; "
+        f"record in {files.record}"
+    )
+
+
+def make_recipe(options: argparse.Namespace, device: torch.device) -> helpers.Recipe:
+    """Turn the options into a recipe; bfloat16 where it is fast, unless they say."""
+    values = {f.name: getattr(options, f.name, None) for f in fields(helpers.Recipe)}
+    if options.precision:
+        values["bf16"] = options.precision == "bfloat16"
+    else:
+        values["bf16"] = helpers.bf16_is_fast(device)
+    return helpers.Recipe(**values)
+
+
+class Files:
+    """Where a run keeps its checkpoint, record, weights and test outputs."""
+
+    def __init__(self, folder: Path, name: str):
+        self.name = name
+        self.checkpoint = folder / f"{name}.checkpoint"
+        self.record = folder / f"{name}.json"
+        self.weights = folder / f"{name}.safetensors"
+        self.outputs = folder / f"{name}.outputs.safetensors"
+
+    def refuse_to_lose_work(self, options: argparse.Namespace) -> None:
+        """Raise ValueError before an old record or checkpoint would be lost."""
+        if self.record.exists() and not options.overwrite:
+            raise ValueError(
+                f"{self.record} exists: choose another --name, or --overwrite it"
+            )
+        if self.checkpoint.exists() and not options.resume:
+            raise ValueError(
+                f"{self.checkpoint} exists: --resume goes on from it; delete it to "
+                "start anew"
+            )
+
+
+def halve_where_harmless(model: nn.Module, test: tuple) -> str:
+    """Round the weights to half precision if no count of right answers changes."""
+    before = helpers.evaluate(model, *test)["correct"]
+    exact = {name: t.clone() for name, t in model.state_dict().items()}
+    model.load_state_dict({n: t.half().to(t.dtype) for n, t in exact.items()})
+    if helpers.evaluate(model, *test)["correct"] == before:
+        return "float16"
+    model.load_state_dict(exact)
+    return "float32"
+
+
+def write_results(files: Files, record: dict, model: nn.Module, test: tuple) -> None:
+    """Write weights, outputs, and last the record; then drop the checkpoint."""
+    dtype = getattr(torch, record["weights_precision"])
+    weights = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    logits = helpers.predict(model, test[0])
+    helpers.save_tensors(files.weights, weights)
+    helpers.save_tensors(
+        files.outputs, {"logits": logits.half(), "labels": test[1].to(torch.uint8)}
+    )
+    text = json.dumps(record, indent=1) + "\n"
+    helpers.write_whole(files.record, lambda part: part.write_text(text, "utf-8"))
+    files.checkpoint.unlink(missing_ok=True)
+
+
+def command(options: argparse.Namespace) -> str:
+    """Return the command that makes this run again, options at their defaults left out."""
+    words = ["python book/train.py", options.model]
+    defaults = vars(parse([options.model]))
+    for name, value in vars(options).items():
+        if value != defaults[name] and name not in ("results", "resume", "overwrite"):
+            words.append("--" + name.replace("_", "-"))
+            words += [] if value is True else [str(value)]
+    return " ".join(words)
+
+
+def describe_machine(device: torch.device, recipe: helpers.Recipe) -> dict:
+    """Return what the seconds and the last digits of a run depend on."""
+    return {
+        "device": device.type,
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "precision": "bfloat16 autocast" if recipe.bf16 else "float32",
+        "memory_format": "channels_last",
+        "system": platform.system(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "commit": commit(),
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
+def commit() -> str:
+    """Return the commit of the code that runs, with "+" if files were changed."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip()[:12] + ("+" if changed.stdout else "")
+
+
+if __name__ == "__main__":
+    main()
