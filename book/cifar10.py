@@ -129,7 +129,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_full(data: Cifar10) -> None:
-    """Hold a full set against what is known of CIFAR-10; raise DataError if it differs."""
+    """Raise DataError if a full set differs from what is known of CIFAR-10."""
     for part, count in ((data.train, 50_000), (data.test, 10_000)):
         if part.images.shape != (count, 32, 32, 3) or part.images.dtype != np.uint8:
             raise DataError(
@@ -194,7 +194,9 @@ def _read_sheet(path: Path, entry: dict) -> Images:
 def _from_folder(root: Path) -> Cifar10:
     if (root / CACHE_FILE).exists():
         return _read_cache(root / CACHE_FILE)
-    batches = root if root.name == "cifar-10-batches-py" else root / "cifar-10-batches-py"
+    batches = root
+    if root.name != "cifar-10-batches-py":
+        batches = root / "cifar-10-batches-py"
     if not batches.is_dir():
         raise DataError(
             f"CIFAR10_ROOT is {root}, which holds neither cifar-10-batches-py nor "
@@ -366,7 +368,8 @@ def main(arguments: list[str] | None = None) -> None:
             make_sample(data)
     except DataError as problem:
         sys.exit(f"cifar10.py: {problem}")
-    print(f"{len(data.train.labels):,} training and {len(data.test.labels):,} test images")
+    counts = [f"{len(part.labels):,}" for part in (data.train, data.test)]
+    print(f"{counts[0]} training and {counts[1]} test images")
     print(f"source: {data.source}\nsha256: {digest(data)}")
 
 

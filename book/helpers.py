@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import cifar10
-from cifar10 import CLASSES
 
 MODES = ("reduced", "full")
 RESULTS = Path(__file__).parent / "results"
@@ -152,7 +151,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. Rates are per step, `warm_up` is a share of all steps."""
+    """How a network is trained; `warm_up` is the share of steps with a rising rate."""
 
     epochs: int
     batch_size: int = 128
@@ -307,7 +306,8 @@ def fit(
                 )
             if validation:
                 scores = evaluate(model, *validation)
-                row |= {f"validation_{key}": scores[key] for key in ("loss", "accuracy")}
+                row["validation_loss"] = scores["loss"]
+                row["validation_accuracy"] = scores["accuracy"]
             history.append(row)
             if checkpoint:
                 save_checkpoint(checkpoint, model, optimizer, recipe, history)
@@ -327,7 +327,7 @@ def _line(row: dict, epochs: int) -> str:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` on a neighbour of `path` and rename it: all of a file, or nothing."""
+    """Let `write` make a neighbour of `path`, then rename it: a whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -340,7 +340,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write named tensors and texts to one safetensors file; OSError if it cannot be."""
+    """Write named tensors and texts to one safetensors file; OSError if it fails."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
     def write(part: Path) -> None:
@@ -417,7 +417,7 @@ def load_checkpoint(
     try:
         made_with, history = json.loads(texts["recipe"]), json.loads(texts["history"])
     except (KeyError, ValueError) as problem:
-        raise TrainingError(f"{path} is not a checkpoint: it lacks {problem}") from problem
+        raise TrainingError(f"{path} is no checkpoint ({problem})") from problem
     for key, value in asdict(recipe).items():
         if made_with.get(key) != value:
             raise TrainingError(
@@ -437,7 +437,7 @@ def load_checkpoint(
 
 
 def read_record(name: str) -> dict:
-    """Read the record of a full run from results/; FileNotFoundError if there is none."""
+    """Read the record of a full run from results/."""
     return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
 
 
@@ -472,7 +472,10 @@ def use_book_style() -> None:
 
 
 def show_images(
-    images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 5, title: str = ""
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    columns: int = 5,
+    title: str = "",
 ) -> None:
     """Draw images uint8 (32, 32, 3) in a grid, nearest neighbour, a title over each."""
     rows = math.ceil(len(images) / columns)

@@ -4,7 +4,6 @@ Here live the block, the network and the names of its depths.
 Data, training and files live elsewhere: nothing here knows what an epoch is.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -92,9 +91,7 @@ class BasicBlock(nn.Module):
             in_channels, channels, kernel_size=3, stride=stride, padding=1, bias=False
         )
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(
-            channels, channels, kernel_size=3, padding=1, bias=False
-        )
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         if shortcut not in ("A", "B"):
             raise ValueError(f"shortcut must be 'A' or 'B', got {shortcut!r}")
@@ -122,4 +119,5 @@ class PaddedShortcut(nn.Module):
         self.extra, self.stride = extra, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+        x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, self.extra))

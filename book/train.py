@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, fields
@@ -26,17 +27,17 @@ import resnet
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; faults end it with one sentence and exit status 1."""
-    options = parse(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        run(options)
+        run(parse(arguments), command(arguments))
     except (cifar10.DataError, helpers.TrainingError, ValueError, OSError) as problem:
         sys.exit(f"train.py: {problem}")
     except KeyboardInterrupt:
-        print("\nStopped. The same command with --resume goes on after the last whole epoch.")
+        print("\nStopped: with --resume it goes on after the last whole epoch.")
         sys.exit(130)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the options; each field of helpers.Recipe is one."""
     parser = argparse.ArgumentParser(
         description="Train a CIFAR ResNet on the full set and record the run.",
@@ -60,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, typed: str) -> None:
     """Train, judge once on the test set, and write the record with its files."""
     device = helpers.choose_device(options.device)
     if options.threads:
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
         f"{len(train[0]):,} images; {device.type}, {torch.get_num_threads()} threads, "
         f"{'bfloat16 autocast' if recipe.bf16 else 'float32'}, channels_last"
     )
+    machine = describe_machine(device, recipe)  # now: the commit may change meanwhile
     history = helpers.fit(model, train, recipe, checkpoint=files.checkpoint)
 
     precision = halve_where_harmless(model, test)
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
     record = {
         "name": files.name,
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": command(options),
+        "command": typed,
         "model": options.model,
         "shortcut": options.shortcut,
         "parameters": resnet.count_parameters(model),
@@ -99,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
             "test_images": len(test[0]),
         },
         "protocol": "test set used once, after the last epoch, without augmentation",
-        "machine": describe_machine(device, recipe),
+        "machine": machine,
         "seconds": sum(row["seconds"] for row in history),
         "weights_precision": precision,
         "test": scores,
@@ -174,15 +176,12 @@ def write_results(files: Files, record: dict, model: nn.Module, test: tuple) -> 
     files.checkpoint.unlink(missing_ok=True)
 
 
-def command(options: argparse.Namespace) -> str:
-    """Return the command that makes this run again, options at their defaults left out."""
-    words = ["python book/train.py", options.model]
-    defaults = vars(parse([options.model]))
-    for name, value in vars(options).items():
-        if value != defaults[name] and name not in ("results", "resume", "overwrite"):
-            words.append("--" + name.replace("_", "-"))
-            words += [] if value is True else [str(value)]
-    return " ".join(words)
+def command(arguments: list[str]) -> str:
+    """Return the command that makes this run again, as it was typed."""
+    once = {"--resume", "--overwrite"}
+    return shlex.join(
+        ["python", "book/train.py", *(a for a in arguments if a not in once)]
+    )
 
 
 def describe_machine(device: torch.device, recipe: helpers.Recipe) -> dict:
