@@ -49,10 +49,16 @@ class DataError(RuntimeError):
 
 
 class Images(NamedTuple):
-    """Images as uint8 (N, 32, 32, 3), red first, and their classes as int64 (N,)."""
+    """Images uint8 (N, 32, 32, 3), red first; class and original place int64 (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
+    indices: np.ndarray
+
+
+def in_order(images: np.ndarray, labels: np.ndarray) -> Images:
+    """Return a part of the full set, where each image stands in its original place."""
+    return Images(images, np.asarray(labels, dtype=np.int64), np.arange(len(labels)))
 
 
 class Cifar10(NamedTuple):
@@ -188,7 +194,7 @@ def _read_sheet(path: Path, entry: dict) -> Images:
     per_class = np.bincount(labels, minlength=10).tolist()
     if per_class != [PER_CLASS[path.stem]] * 10 or len(labels) != len(images):
         raise ValueError(f"sample.json gives {path.name} labels that do not fit it")
-    return Images(images, labels)
+    return Images(images, labels, np.array(entry["indices"]))
 
 
 def _from_folder(root: Path) -> Cifar10:
@@ -218,9 +224,9 @@ def _read_cache(path: Path) -> Cifar10:
         with safe_open(path, framework="numpy") as file:
             source, expected = file.metadata()["source"], file.metadata()["sha256"]
             parts = [
-                Images(
+                in_order(
                     file.get_tensor(f"{name}_images"),
-                    file.get_tensor(f"{name}_labels").astype(np.int64),
+                    file.get_tensor(f"{name}_labels"),
                 )
                 for name in PER_CLASS
             ]
@@ -330,12 +336,9 @@ def _read_npm_archive(archive: Path) -> Cifar10:
 
         train = np.concatenate([sheet(f"data_batch_{i}.png") for i in range(1, 6)])
         test = sheet("test_batch.png")
-        train_labels, test_labels = (
-            np.array(json.load(member(f"{name}_lables.json")), dtype=np.int64)
-            for name in PER_CLASS
-        )
+        labels = [json.load(member(f"{name}_lables.json")) for name in PER_CLASS]
     return Cifar10(
-        Images(train, train_labels), Images(test, test_labels), f"npm {NPM_PACKAGE}"
+        in_order(train, labels[0]), in_order(test, labels[1]), f"npm {NPM_PACKAGE}"
     )
 
 
@@ -352,7 +355,7 @@ def _from_torchvision(
             raise
         raise DataError(f"torchvision could not download it ({problem})") from problem
     return Cifar10(
-        *[Images(part.data, np.array(part.targets)) for part in parts],
+        *[in_order(part.data, part.targets) for part in parts],
         source="cifar-10-python (MD5-checked)",
     )
 

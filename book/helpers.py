@@ -133,7 +133,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image by up to 4 pixels and mirror every other one, at random.
 
     Takes and returns uint8 (N, 32, 32, 3); the border is filled with the mean colour.
-    Source: He et al. (2015), section 4.2. Taught in chapter 7.
+    Source: He et al. (2016), section 4.2. Taught in chapter 7.
     """
     n = len(images)
     canvas = images.new_empty(n, 40, 40, 3)

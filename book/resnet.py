@@ -1,4 +1,4 @@
-"""Residual networks in PyTorch: the CIFAR family of He et al. (2015), section 4.2.
+"""Residual networks in PyTorch: the CIFAR family of He et al. (2016), section 4.2.
 
 Here live the block, the network and the names of its depths.
 Data, training and files live elsewhere: nothing here knows what an epoch is.
@@ -37,7 +37,7 @@ class ResNet(nn.Module):
     8x8 pixels.
 
     Input: float images (N, 3, 32, 32), normalised. Output: logits (N, classes).
-    Source: He et al. (2015), section 4.2. Parameters bear torchvision's names.
+    Source: He et al. (2016), section 4.2. Parameters bear torchvision's names.
     """
 
     def __init__(self, depth: int, shortcut: str = "A", classes: int = 10):
@@ -80,7 +80,7 @@ class BasicBlock(nn.Module):
     Where the two shapes differ, shortcut "A" takes every stride-th pixel and appends
     channels of zeros (no parameters); shortcut "B" is a 1x1 convolution with batch
     normalisation. Raises ValueError for another shortcut.
-    Source: He et al. (2015), equations 1 and 2, figure 2.
+    Source: He et al. (2016), equations 1 and 2, figure 2.
     """
 
     def __init__(

@@ -1,0 +1,66 @@
+# The commands of the book. Each one makes what it needs, so any of them can be the first.
+#
+#   make book      build the site from the stored outputs
+#   make test      check everything: lint, unit, notebooks, site (each also by itself)
+#   make lab       open the chapters in JupyterLab
+#   make outputs   run the notebooks whose outputs are stale, and store the new ones
+#   make full      make the recorded runs again (about an hour on two cores)
+
+PYTHON ?= python3
+BIN := .venv/bin
+SITE := _build/html/index.html
+SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
+             -not -path '*/__pycache__/*' -not -name '* *')
+
+.DELETE_ON_ERROR:
+.PHONY: book test lint unit notebooks site lab outputs full moved
+
+book: $(SITE)
+	@echo "The book lies in _build/html/index.html"
+
+test: lint unit notebooks site
+	@echo "All checks passed."
+
+lint: .venv/ready
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m codespell_lib README.md Makefile book tests .github
+
+unit: .venv/ready
+	$(BIN)/python -m pytest tests --ignore tests/test_site.py
+
+notebooks: .venv/ready
+	$(BIN)/python -m pytest --nbval --nbval-current-env book
+
+site: $(SITE)
+	$(BIN)/python -m pytest tests/test_site.py
+
+lab: .venv/ready
+	cd book && ../$(BIN)/python -m jupyterlab
+
+outputs: .venv/ready
+	$(BIN)/python book/_tools/outputs.py
+
+full: .venv/ready
+	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 --overwrite
+	$(BIN)/python book/_tools/cover.py
+
+# Sphinx repeats no warning for a page that it has already read: always read all pages.
+$(SITE): .venv/ready $(SOURCES)
+	@rm -rf _build
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+# A virtual environment holds the path of its folder: one that was moved is made again.
+ifneq ("$(shell cat .venv/ready 2>/dev/null)","$(CURDIR)")
+.venv/ready: moved
+endif
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c "import ensurepip" 2>/dev/null || \
+	  { echo "Python's venv module is missing: sudo apt install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || rm -rf .venv
+	$(PYTHON) -m venv --upgrade-deps .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@echo "$(CURDIR)" > $@

@@ -1,0 +1,33 @@
+"""Fixtures that several test files share."""
+
+import pytest
+import torch
+
+import cifar10
+import helpers
+
+
+@pytest.fixture(scope="session")
+def sample():
+    return cifar10.load_sample()
+
+
+@pytest.fixture(scope="session")
+def full():
+    """All of CIFAR-10, really fetched where the cache is empty."""
+    try:
+        return cifar10.load_full(progress=False)
+    except cifar10.DataError as problem:
+        pytest.skip(f"needs the full set: {problem}")
+
+
+@pytest.fixture
+def few(sample):
+    """Two hundred training images of all classes, as tensors, and their labels."""
+    images, labels = helpers.to_tensors(sample.train)
+    return images[::10], labels[::10]
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    torch.set_num_threads(2)

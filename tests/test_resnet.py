@@ -1,0 +1,111 @@
+"""The networks: sizes as published, arithmetic as written, errors with a cause."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from resnet import BasicBlock, ResNet, build_model, count_parameters
+
+PUBLISHED = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
+
+
+@pytest.mark.parametrize("depth, parameters", PUBLISHED.items())
+def test_parameter_counts_are_exact(depth, parameters):
+    assert count_parameters(build_model(f"resnet{depth}")) == parameters
+
+
+def test_projection_adds_its_parameters():
+    assert count_parameters(build_model("resnet20", shortcut="B")) == 272_474
+
+
+@pytest.mark.parametrize("depth", [8, 20, 56])
+def test_depth_counts_the_layers_with_weights(depth):
+    model = ResNet(depth)
+    assert sum(p.ndim > 1 for p in model.parameters()) == depth
+
+
+def test_counts_only_what_is_trained():
+    model = build_model("resnet8")
+    model.fc.requires_grad_(False)
+    assert count_parameters(model) == 75_290 - 650
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_stages_halve_the_resolution_and_double_the_width(shortcut):
+    model = ResNet(8, shortcut)
+    x = torch.randn(2, 16, 32, 32)
+    shapes = []
+    for stage in (model.layer1, model.layer2, model.layer3):
+        x = stage(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def by_the_paper(block, x, shortcut):
+    """F(x) + shortcut, with plain functions; batch statistics, as in training."""
+
+    def normalise(y, bn):
+        return F.batch_norm(y, None, None, bn.weight, bn.bias, training=True)
+
+    stride = block.conv1.stride
+    y = F.conv2d(x, block.conv1.weight, stride=stride, padding=1)
+    y = normalise(y, block.bn1).clamp(min=0)
+    y = normalise(F.conv2d(y, block.conv2.weight, padding=1), block.bn2)
+    return (y + shortcut(x)).clamp(min=0)
+
+
+def test_identity_block_adds_its_input():
+    block, x = BasicBlock(4, 4), torch.randn(3, 4, 8, 8)
+    expected = by_the_paper(block, x, lambda x: x)
+    assert torch.allclose(block(x), expected, atol=1e-6)
+
+
+def test_shortcut_a_takes_every_other_pixel_and_appends_zeros():
+    block, x = BasicBlock(4, 8, stride=2), torch.randn(3, 4, 8, 8)
+
+    def padded(x):
+        out = torch.zeros(3, 8, 4, 4)
+        out[:, :4] = x[:, :, ::2, ::2]
+        return out
+
+    assert torch.allclose(block(x), by_the_paper(block, x, padded), atol=1e-6)
+
+
+def test_shortcut_b_is_linear_up_to_its_normalisation():
+    block, x = BasicBlock(4, 8, stride=2, shortcut="B"), torch.randn(3, 4, 8, 8)
+    conv, bn = block.downsample
+
+    def projected(x):
+        y = F.conv2d(x, conv.weight, stride=2)
+        return F.batch_norm(y, None, None, bn.weight, bn.bias, training=True)
+
+    assert torch.allclose(block(x), by_the_paper(block, x, projected), atol=1e-6)
+
+
+def test_signal_keeps_its_size_through_56_layers():
+    torch.manual_seed(0)
+    model = build_model("resnet56")
+    x = torch.randn(16, 3, 32, 32)
+    first = F.relu(model.bn1(model.conv1(x)))
+    last = model.layer3(model.layer2(model.layer1(first)))
+    assert 0.2 < (last.std() / first.std()).item() < 20
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet2", "resnet", "resnet-20", "vgg20", "resnet²0", "20"]
+)
+def test_unknown_name_says_which_exist(name):
+    with pytest.raises(ValueError, match=f"unknown model '{name}'.*resnet20.*6n"):
+        build_model(name)
+
+
+@pytest.mark.parametrize("depth", [2, 9, 18])
+def test_wrong_depth_is_named(depth):
+    with pytest.raises(ValueError, match=f"6n \\+ 2, at least 8; got {depth}"):
+        ResNet(depth)
+
+
+def test_unknown_shortcut_is_named():
+    with pytest.raises(ValueError, match="'A' or 'B', got 'C'"):
+        build_model("resnet8", shortcut="C")
