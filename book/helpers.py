@@ -151,7 +151,10 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; `warm_up` is the share of steps with a rising rate."""
+    """How a network is trained; `warm_up` is the share of steps with a rising rate.
+
+    Raises ValueError for no epochs, empty batches, or a warm-up outside (0, 1).
+    """
 
     epochs: int
     batch_size: int = 128
@@ -162,6 +165,13 @@ class Recipe:
     label_smoothing: float = 0.05
     bf16: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or not 0 < self.warm_up < 1:
+            raise ValueError(
+                "a recipe needs epochs and batch_size of at least 1 and a warm_up "
+                f"between 0 and 1: {self}"
+            )
 
 
 class TrainingError(RuntimeError):
@@ -269,15 +279,16 @@ def fit(
     `train` and `validation` are (images, labels) as `to_tensors` makes them, on the
     device of the model. Where `checkpoint` exists, training goes on from it; it is
     written after each epoch. The order of images depends on seed and epoch alone, so
-    a run that was stopped ends as one that was not.
+    on a CPU a run that was stopped ends with the weights of one that was not.
     Raises TrainingError if the loss is no longer finite, or for a checkpoint that
     cannot be used.
     """
     model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
+    run = asdict(recipe) | {"images": len(train[0])}
     history = []
     if checkpoint and checkpoint.exists():
-        history = load_checkpoint(checkpoint, model, optimizer, recipe)
+        history = load_checkpoint(checkpoint, model, optimizer, run)
     steps_an_epoch = math.ceil(len(train[0]) / recipe.batch_size)
     steps, done = steps_an_epoch * recipe.epochs, steps_an_epoch * len(history)
     rates = [
@@ -310,8 +321,9 @@ def fit(
                 row["validation_accuracy"] = scores["accuracy"]
             history.append(row)
             if checkpoint:
-                save_checkpoint(checkpoint, model, optimizer, recipe, history)
+                save_checkpoint(checkpoint, model, optimizer, run, history)
             report(_line(row, recipe.epochs))
+        next(remaining, None)  # the bar counts a step when the next is asked for
     return history
 
 
@@ -395,30 +407,33 @@ def save_checkpoint(
     path: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
+    run: dict,
     history: list[dict],
 ) -> None:
-    """Write all that `fit` needs to go on after this epoch, in one file."""
+    """Write all that `fit` needs to go on after this epoch, in one file.
+
+    `run` is the recipe and the number of images, by which the run is known again.
+    """
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items()}
-    texts = {"recipe": json.dumps(asdict(recipe)), "history": json.dumps(history)}
+    texts = {"run": json.dumps(run), "history": json.dumps(history)}
     save_tensors(path, tensors, texts)
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict
 ) -> list[dict]:
     """Fill model and optimizer from a checkpoint; return the history so far.
 
-    Raises TrainingError if it is damaged, of another model, or of another recipe.
+    Raises TrainingError if it is damaged, of another model, or of another run.
     """
     tensors, texts = load_tensors(path)
     try:
-        made_with, history = json.loads(texts["recipe"]), json.loads(texts["history"])
+        made_with, history = json.loads(texts["run"]), json.loads(texts["history"])
     except (KeyError, ValueError) as problem:
         raise TrainingError(f"{path} is no checkpoint ({problem})") from problem
-    for key, value in asdict(recipe).items():
+    for key, value in run.items():
         if made_with.get(key) != value:
             raise TrainingError(
                 f"{path} was made with {key} = {made_with.get(key)}, not {value}: "

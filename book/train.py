@@ -24,13 +24,15 @@ import cifar10
 import helpers
 import resnet
 
+RUNS = Path(__file__).parent / "runs"  # not under version control, unlike results/
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; faults end it with one sentence and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         run(parse(arguments), command(arguments))
-    except (cifar10.DataError, helpers.TrainingError, ValueError, OSError) as problem:
+    except (RuntimeError, ValueError, OSError) as problem:
         sys.exit(f"train.py: {problem}")
     except KeyboardInterrupt:
         print("\nStopped: with --resume it goes on after the last whole epoch.")
@@ -55,7 +57,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=None, help="for the CPU")
     parser.add_argument("--sample", action="store_true", help="train on the sample")
     parser.add_argument("--name", default=None, help="of the record; the model's")
-    parser.add_argument("--results", type=Path, default=helpers.RESULTS)
+    parser.add_argument("--results", type=Path, default=RUNS, help="folder")
     parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace a record")
     return parser.parse_args(arguments)
@@ -64,7 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace, typed: str) -> None:
     """Train, judge once on the test set, and write the record with its files."""
     device = helpers.choose_device(options.device)
-    if options.threads:
+    if options.threads is not None:
         torch.set_num_threads(options.threads)
     recipe = make_recipe(options, device)
     torch.manual_seed(recipe.seed)
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
     machine = describe_machine(device, recipe)  # now: the commit may change meanwhile
     history = helpers.fit(model, train, recipe, checkpoint=files.checkpoint)
 
-    precision = halve_where_harmless(model, test)
+    precision = halve_where_harmless(model, test[0])
     scores = helpers.evaluate(model, *test)
     record = {
         "name": files.name,
@@ -148,12 +150,13 @@ class Files:
             )
 
 
-def halve_where_harmless(model: nn.Module, test: tuple) -> str:
-    """Round the weights to half precision if no count of right answers changes."""
-    before = helpers.evaluate(model, *test)["correct"]
+def halve_where_harmless(model: nn.Module, images: torch.Tensor) -> str:
+    """Round the weights to half precision if no answer on `images` changes."""
+    before = helpers.predict(model, images).argmax(dim=1)
     exact = {name: t.clone() for name, t in model.state_dict().items()}
-    model.load_state_dict({n: t.half().to(t.dtype) for n, t in exact.items()})
-    if helpers.evaluate(model, *test)["correct"] == before:
+    rounded = {n: t.half().float() for n, t in exact.items() if t.is_floating_point()}
+    model.load_state_dict(exact | rounded)
+    if torch.equal(helpers.predict(model, images).argmax(dim=1), before):
         return "float16"
     model.load_state_dict(exact)
     return "float32"
@@ -188,7 +191,7 @@ def describe_machine(device: torch.device, recipe: helpers.Recipe) -> dict:
     """Return what the seconds and the last digits of a run depend on."""
     return {
         "device": device.type,
-        "processor": processor_name(),
+        "processor": processor_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "precision": "bfloat16 autocast" if recipe.bf16 else "float32",
@@ -203,8 +206,11 @@ def describe_machine(device: torch.device, recipe: helpers.Recipe) -> dict:
     }
 
 
-def processor_name() -> str:
-    """Return the processor's name as the system tells it."""
+def processor_name(device: torch.device) -> str:
+    """Return the accelerator's name, or the processor's as the system tells it."""
+    module = torch.get_device_module(device)
+    if hasattr(module, "get_device_name"):
+        return module.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

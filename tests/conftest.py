@@ -1,5 +1,7 @@
 """Fixtures that several test files share."""
 
+import os
+
 import pytest
 import torch
 
@@ -18,6 +20,9 @@ def full():
     try:
         return cifar10.load_full(progress=False)
     except cifar10.DataError as problem:
+        # A machine that must test everything may not pass by testing less.
+        if os.environ.get("CI") or "cannot be fetched" not in str(problem):
+            raise
         pytest.skip(f"needs the full set: {problem}")
 
 

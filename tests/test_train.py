@@ -1,0 +1,179 @@
+"""The command line: the record it writes, the work it will not lose, its errors."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import cifar10
+import helpers
+import resnet
+import train
+
+TRAIN = Path(train.__file__)
+SMALL = shlex.split(
+    "resnet8 --sample --batch-size 100 --epochs 3 --threads 2 --name run --device cpu"
+)
+
+
+def start(folder, *more, **options):
+    command = [sys.executable, TRAIN, *SMALL, "--results", folder, *more]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a script would inherit a Ctrl-C that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a small run that nobody disturbed, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    process = start(folder)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return folder, out
+
+
+def test_run_says_what_it_uses_and_how_it_ended(finished):
+    folder, out = finished
+    assert "resnet8, 75,290 parameters, on 2,000 images; cpu, 2 threads" in out
+    assert ("bfloat16 autocast" in out) != ("float32" in out)
+    assert "channels_last" in out
+    assert f"record in {folder / 'run.json'}" in out
+
+
+def test_run_leaves_record_weights_and_outputs_only(finished):
+    names = sorted(file.name for file in finished[0].iterdir())
+    assert names == ["run.json", "run.outputs.safetensors", "run.safetensors"]
+
+
+def test_record_tells_all_that_the_run_depended_on(finished):
+    record = json.loads((finished[0] / "run.json").read_text())
+    words = shlex.split(record["command"])
+    assert words[:3] == ["python", "book/train.py", "resnet8"]
+    assert record["recipe"]["epochs"] == 3 and record["recipe"]["seed"] == 0
+    assert record["parameters"] == 75_290
+    assert record["data"]["sha256"] == cifar10.digest(cifar10.load_sample())
+    assert record["data"]["train_images"] == 2_000
+    machine = record["machine"]
+    assert machine["threads"] == 2 and machine["processor"] and machine["commit"]
+    assert set(machine["versions"]) == {"python", "torch", "numpy"}
+    assert [row["epoch"] for row in record["history"]] == [1, 2, 3]
+    total = sum(row["seconds"] for row in record["history"])
+    assert record["seconds"] == pytest.approx(total)
+
+
+def test_weights_and_outputs_give_the_recorded_accuracy(finished, sample):
+    folder, _ = finished
+    record = json.loads((folder / "run.json").read_text())
+    model = resnet.build_model("resnet8")
+    helpers.load_weights(model, folder / "run.safetensors")
+    images, labels = helpers.to_tensors(sample.test)
+    assert (
+        helpers.evaluate(model, images, labels)["correct"]
+        == (record["test"]["correct"])
+    )
+    outputs, _ = helpers.load_tensors(folder / "run.outputs.safetensors")
+    assert (outputs["labels"].long() == labels).all()
+    right = int((outputs["logits"].argmax(1) == labels).sum())
+    assert abs(right - record["test"]["correct"]) <= 1  # half precision may tie
+    assert record["test"]["images"] == 1_000
+
+
+def test_old_record_is_not_overwritten_unasked(finished):
+    before = (finished[0] / "run.json").read_bytes()
+    process = start(finished[0])
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.startswith("train.py: ") and "choose another --name" in err
+    assert (finished[0] / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("delay", [0, 0.4])
+def test_killed_run_continues_to_the_same_weights(finished, tmp_path, delay):
+    """SIGKILL some time after the first checkpoint, then --resume."""
+    process = start(tmp_path)
+    while not (tmp_path / "run.checkpoint").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    if (tmp_path / "run.json").exists():
+        pytest.skip("this machine ended the run before it was killed")
+    _, err = start(tmp_path).communicate()
+    assert "--resume goes on from it" in err
+    process = start(tmp_path, "--resume")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    weights = "run.safetensors"
+    assert (tmp_path / weights).read_bytes() == (finished[0] / weights).read_bytes()
+    assert not (tmp_path / "run.checkpoint").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    process = start(tmp_path)
+    while not (tmp_path / "run.checkpoint").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert "--resume" in out and "Traceback" not in err
+
+
+def test_long_run_shows_a_bar(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
+    process = start(tmp_path, "--epochs", "1", env=environment)
+    _, err = process.communicate()
+    assert "20/20" in err and "step/s" in err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("resnet18 --sample", "unknown model 'resnet18'"),
+        ("resnet8 --sample --device abacus", "no device 'abacus' here"),
+    ],
+)
+def test_wrong_option_is_one_sentence(words, message, tmp_path):
+    with pytest.raises(SystemExit, match=f"^train.py: {message}"):
+        train.main([*words.split(), "--results", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_precision_can_be_chosen():
+    device = helpers.choose_device("cpu")
+    for word, expected in (("float32", False), ("bfloat16", True)):
+        options = train.parse(["resnet8", "--precision", word])
+        assert train.make_recipe(options, device).bf16 is expected
+    options = train.parse(["resnet8"])
+    fast = helpers.bf16_is_fast(device)
+    assert train.make_recipe(options, device).bf16 is fast
+
+
+def test_weights_are_halved_only_where_no_answer_changes(few, monkeypatch):
+    model = resnet.build_model("resnet8")
+    model.bn1.num_batches_tracked.fill_(70_001)  # more than half precision can count
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    answers = iter([torch.eye(2), torch.eye(2).flip(0)])
+    with monkeypatch.context() as patch:
+        patch.setattr(helpers, "predict", lambda *_: next(answers))
+        assert train.halve_where_harmless(model, few[0]) == "float32"
+    assert all((before[n] == t).all() for n, t in model.state_dict().items())
+    assert train.halve_where_harmless(model, few[0]) == "float16"
+    weight = model.conv1.weight
+    assert (weight == before["conv1.weight"].half().float()).all()
+    assert model.bn1.num_batches_tracked == 70_001
