@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer",

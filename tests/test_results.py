@@ -4,7 +4,10 @@ import json
 import math
 import re
 
+import cover
+import numpy as np
 import pytest
+from PIL import Image
 
 import helpers
 import resnet
@@ -59,6 +62,17 @@ def test_pages_show_the_recorded_accuracy(page):
     text = (helpers.RESULTS.parent.parent / page).read_text("utf-8")
     accuracy = helpers.read_record("resnet20")["test"]["accuracy"]
     assert f"{accuracy:.2%}".replace("%", " %") in text
+
+
+def test_cover_shows_the_recorded_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(cover, "FILE", tmp_path / "cover.png")
+    cover.main()
+    kept = helpers.RESULTS.parent / "_static" / "cover.png"
+    with Image.open(kept) as one, Image.open(tmp_path / "cover.png") as other:
+        assert one.size == other.size
+        difference = np.asarray(one.convert("RGB"), int) - other.convert("RGB")
+    # Letters may be drawn a little differently by another version of matplotlib.
+    assert np.abs(difference).mean() < 2
 
 
 def test_resnet20_reaches_the_published_accuracy():
