@@ -408,6 +408,21 @@ def test_without_npm_torchvision_is_tried(cache, full, monkeypatch):
     assert [file.name for file in cache.iterdir()] == [cifar10.CACHE_FILE]
 
 
+@pytest.mark.parametrize("place", ["root", "download"])
+def test_wrong_labels_are_refused_wherever_they_come_from(
+    place, cache, full, tmp_path, monkeypatch
+):
+    labels = np.where(full.train.labels == 3, 5, full.train.labels)
+    wrong = full._replace(train=full.train._replace(labels=labels))
+    monkeypatch.setattr(cifar10, "_from_torchvision", lambda *_, **__: wrong)
+    monkeypatch.setenv("PATH", "/nowhere")  # no npm
+    if place == "root":
+        (tmp_path / "cifar-10-batches-py").mkdir()
+        monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
+    with pytest.raises(DataError, match="images of each class, not 5000"):
+        cifar10.load_full(progress=False)
+
+
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])

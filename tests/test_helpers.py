@@ -205,6 +205,19 @@ def test_same_seed_same_weights_other_seed_others(few):
     assert not same_weights(one, other)
 
 
+def test_each_epoch_has_an_order_of_its_own(few, monkeypatch):
+    orders = []
+
+    def note(model, images, labels, optimizer, rates, recipe, generator):
+        orders.append(torch.randperm(200, generator=generator).tolist())
+        return 1.0, 0.1
+
+    monkeypatch.setattr(helpers, "train_epoch", note)
+    train(few)
+    train(few, Recipe(**(vars(QUICK) | {"seed": 1})))
+    assert len(set(map(tuple, orders))) == 4
+
+
 def test_bf16_trains_to_nearly_the_same(few):
     _, exact = train(few)
     _, halved = train(few, Recipe(**(vars(QUICK) | {"bf16": True})))
