@@ -21,8 +21,8 @@ class Layer:
     """
 
     def __init__(self) -> None:
-        self.params: dict[str, Array] = {}
-        self.grads: dict[str, Array] = {}
+        self.params = {}
+        self.grads = {}
 
 
 class Linear(Layer):
@@ -218,18 +218,18 @@ class Adam:
         self.model, self.rate, self.epsilon = model, rate, epsilon
         self.beta1, self.beta2, self.steps = beta1, beta2, 0
         self.m = {name: np.zeros_like(p) for name, p in model.params.items()}
-        self.v = {name: np.zeros_like(p) for name, p in model.params.items()}
+        self.s = {name: np.zeros_like(p) for name, p in model.params.items()}
 
     def step(self) -> None:
         """Change the parameters in place by the gradients of the last backward pass."""
         self.steps += 1
         for name, p in self.model.params.items():
-            g, m, v = self.model.grads[name], self.m[name], self.v[name]
+            g, m, s = self.model.grads[name], self.m[name], self.s[name]
             m += (1 - self.beta1) * (g - m)
-            v += (1 - self.beta2) * (g**2 - v)
+            s += (1 - self.beta2) * (g**2 - s)
             m_hat = m / (1 - self.beta1**self.steps)
-            v_hat = v / (1 - self.beta2**self.steps)
-            p -= self.rate * m_hat / (np.sqrt(v_hat) + self.epsilon)
+            s_hat = s / (1 - self.beta2**self.steps)
+            p -= self.rate * m_hat / (np.sqrt(s_hat) + self.epsilon)
 
 
 def run_epoch(
@@ -248,9 +248,8 @@ def run_epoch(
     order = generator.permutation(len(x))
     for start in range(0, len(x), batch_size):
         batch = order[start : start + batch_size]
-        total += len(batch) * float(
-            loss.forward(model.forward(x[batch]), labels[batch])
-        )
+        z = model.forward(x[batch])
+        total += len(batch) * float(loss.forward(z, labels[batch]))
         model.backward(loss.backward())
         optimiser.step()
     return total / len(x)

@@ -52,7 +52,7 @@ def claims(text):
         if line.startswith("#") or "(references.md" in line:
             continue  # headings are numbered; a cited line rests on its source
         line = re.sub(r"\]\([^)]*\)", "]", line)
-        line = re.sub(r"^\d+\. |[Ss]ection \d+\.\d+", "", line)
+        line = re.sub(r"^\d+\. |[Ss]ection \d+\.\d+|\(\d+\.\d+\)", "", line)
         for match in NUMBER.finditer(line):
             token = match.group()
             if re.search(r"[.,%]|point", token):

@@ -102,7 +102,7 @@ def visit(browser, address):
 
 def test_all_pages_were_built():
     names = {Path(page).stem for page in PAGES}
-    assert {"index", "07_training", "references"} <= names
+    assert {"index", "03_backpropagation", "07_training", "references"} <= names
 
 
 each_page = pytest.mark.parametrize("page", PAGES)
@@ -140,15 +140,22 @@ def test_chapter_shows_its_figures_and_maths(visit):
     assert opened.page.locator("mjx-assistive-mml math").count() >= 6
 
 
+@each_page
 @each_width
-def test_wide_blocks_scroll_by_themselves(visit, width):
-    opened = visit("book/07_training.html", width=width)
-    overflow = opened.page.evaluate(
-        """() => [...document.querySelectorAll('article pre, mjx-container')]
+def test_wide_blocks_scroll_by_themselves_from_their_beginning(visit, page, width):
+    opened = visit(page, width=width)
+    outside = opened.page.evaluate(
+        """() => [...document.querySelectorAll('article pre, article div.math')]
             .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
             .map(e => e.textContent.slice(0, 60))"""
     )
-    assert overflow == []
+    assert outside == []
+    cut = opened.page.evaluate(
+        """() => [...document.querySelectorAll('article mjx-container')]
+            .filter(e => e.getBoundingClientRect().left < 0)
+            .map(e => e.textContent.slice(0, 60))"""
+    )
+    assert cut == []
 
 
 def test_search_finds_the_chapter(visit):
