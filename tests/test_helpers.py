@@ -237,12 +237,17 @@ class Stop(Exception):
     pass
 
 
-def stop_after(epoch):
+def stop_after(epoch, few, recipe, checkpoint):
+    """Train as `train` does, and stop when the epoch has been reported."""
+
     def report(line):
         if line.startswith(f"epoch {epoch:2}/"):
             raise Stop
 
-    return report
+    torch.manual_seed(0)
+    model = resnet.build_model("resnet8")
+    with pytest.raises(Stop):
+        helpers.fit(model, few, recipe, checkpoint=checkpoint, report=report)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -250,15 +255,7 @@ def test_stopped_run_continues_to_the_same_weights(few, tmp_path, epoch):
     recipe = Recipe(**(vars(QUICK) | {"epochs": 3}))
     whole, expected = train(few, recipe)
     checkpoint = tmp_path / "run.checkpoint"
-    torch.manual_seed(0)
-    with pytest.raises(Stop):
-        helpers.fit(
-            resnet.build_model("resnet8"),
-            few,
-            recipe,
-            checkpoint=checkpoint,
-            report=stop_after(epoch),
-        )
+    stop_after(epoch, few, recipe, checkpoint)
     torch.manual_seed(99)  # the start is forgotten: all comes from the checkpoint
     resumed = resnet.build_model("resnet8")
     history = helpers.fit(resumed, few, recipe, checkpoint=checkpoint)
@@ -268,15 +265,7 @@ def test_stopped_run_continues_to_the_same_weights(few, tmp_path, epoch):
 
 def test_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(few, tmp_path):
     checkpoint = tmp_path / "run.checkpoint"
-    torch.manual_seed(0)
-    with pytest.raises(Stop):
-        helpers.fit(
-            resnet.build_model("resnet8"),
-            few,
-            QUICK,
-            checkpoint=checkpoint,
-            report=stop_after(1),
-        )
+    stop_after(1, few, QUICK, checkpoint)
     good = checkpoint.read_bytes()
     fresh = resnet.build_model("resnet8")
 
