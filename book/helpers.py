@@ -456,6 +456,12 @@ def read_record(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
 
 
+def write_record(path: Path, record: dict) -> None:
+    """Write the record of a full run, whole or not at all."""
+    text = json.dumps(record, indent=1) + "\n"
+    write_whole(path, lambda part: part.write_text(text, "utf-8"))
+
+
 # ---------------------------------------------------------------- plots
 
 

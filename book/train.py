@@ -6,7 +6,6 @@ Here live the options, the record and its files. The training itself is helpers.
 """
 
 import argparse
-import json
 import os
 import platform
 import shlex
@@ -174,8 +173,7 @@ def write_results(files: Files, record: dict, model: nn.Module, test: tuple) -> 
     helpers.save_tensors(
         files.outputs, {"logits": logits.half(), "labels": test[1].to(torch.uint8)}
     )
-    text = json.dumps(record, indent=1) + "\n"
-    helpers.write_whole(files.record, lambda part: part.write_text(text, "utf-8"))
+    helpers.write_record(files.record, record)
     files.checkpoint.unlink(missing_ok=True)
 
 

@@ -6,7 +6,6 @@ Trains 3072-128-64-10 with SGD, rate 0.1, batches of 64, for ten epochs, on pixe
 [0, 1] and on standardised ones, three seeds each, and times PyTorch on the same work.
 """
 
-import json
 import time
 from datetime import UTC, datetime
 
@@ -32,7 +31,7 @@ def main() -> None:
         for seed in SEEDS:
             runs.append({"input": name, **one_run(data, scaling, seed)})
             print(f"{name}, seed {seed}: {runs[-1]['test_accuracy']:.2%}", flush=True)
-    summary = {}
+    model, summary = build(np.random.default_rng(0)), {}
     for name in INPUTS:
         scores = [run["test_accuracy"] for run in runs if run["input"] == name]
         mean, sd = float(np.mean(scores)), float(np.std(scores, ddof=1))
@@ -42,7 +41,7 @@ def main() -> None:
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": "python book/train_mlp.py",
         "model": "multilayer perceptron 3072-128-64-10, NumPy, float32",
-        "parameters": 402_250,
+        "parameters": sum(p.size for p in model.params.values()),
         "recipe": {"epochs": EPOCHS, "batch_size": BATCH, "rate": RATE},
         "data": {"source": data.source, "sha256": cifar10.digest(data)},
         "protocol": "50,000 training images; test set used once, after the last epoch",
@@ -51,9 +50,7 @@ def main() -> None:
         "images_a_second": compare_speed(data),
         "runs": runs,
     }
-    path = helpers.RESULTS / "mlp.json"
-    text = json.dumps(record, indent=1) + "\n"
-    helpers.write_whole(path, lambda part: part.write_text(text, "utf-8"))
+    helpers.write_record(helpers.RESULTS / "mlp.json", record)
 
 
 def inputs_of(
