@@ -97,6 +97,43 @@ class ReLU(Layer):
         return da * self.positive
 
 
+class LeakyReLU(Layer):
+    """a = z where z > 0, else slope times z, by element.
+
+    Source: Maas et al. (2013). Taught in chapter 4.
+    """
+
+    def __init__(self, slope: float = 0.01):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, z: Array) -> Array:
+        check_batch(z)
+        self.derivative = np.where(z > 0, 1, self.slope).astype(z.dtype)
+        return z * self.derivative
+
+    def backward(self, da: Array) -> Array:
+        return da * self.derivative
+
+
+class GELU(Layer):
+    """a = z P(a standard normal number < z), by element, in its form with tanh.
+
+    Source: Hendrycks and Gimpel (2016), section 2. Taught in chapter 4.
+    """
+
+    def forward(self, z: Array) -> Array:
+        check_batch(z)
+        root = np.sqrt(2 / np.pi).astype(z.dtype)
+        tanh = np.tanh(root * (z + 0.044715 * z**3))
+        du = root * (1 + 3 * 0.044715 * z**2)
+        self.derivative = (1 + tanh) / 2 + z / 2 * (1 - tanh**2) * du
+        return z / 2 * (1 + tanh)
+
+    def backward(self, da: Array) -> Array:
+        return da * self.derivative
+
+
 class Sequential(Layer):
     """Layers one after the other; parameters are named by place: "0.W", "0.b", "2.W".
 

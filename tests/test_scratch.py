@@ -8,13 +8,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scratch
-from scratch import MSE, SGD, Adam, Linear, ReLU, Sequential, Sigmoid, Tanh
+from scratch import (
+    GELU,
+    MSE,
+    SGD,
+    Adam,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
 from scratch import SoftmaxCrossEntropy as CrossEntropy
 
 settings.register_profile("book", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("book")
 
-ACTIVATIONS = {Sigmoid: torch.sigmoid, Tanh: torch.tanh, ReLU: torch.relu}
+ACTIVATIONS = {
+    Sigmoid: torch.sigmoid,
+    Tanh: torch.tanh,
+    ReLU: torch.relu,
+    LeakyReLU: F.leaky_relu,
+    GELU: lambda z: F.gelu(z, approximate="tanh"),
+}
 sizes = st.integers(1, 6)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -203,7 +220,8 @@ def test_optimisers_agree_with_pytorch_over_twenty_steps(ours, theirs):
 
 def test_float32_stays_float32():
     generator = np.random.default_rng(0)
-    model = Sequential(Linear(4, 3, generator, np.float32), ReLU())
+    layers = [kind() for kind in ACTIVATIONS]
+    model = Sequential(Linear(4, 3, generator, np.float32), *layers)
     for optimiser in (SGD(model, 0.1, 0.9, True, 0.01), Adam(model)):
         x = generator.standard_normal((5, 4)).astype(np.float32)
         assert model.forward(x).dtype == np.float32
@@ -239,9 +257,9 @@ def test_wrong_batch_is_named(x, message):
     with pytest.raises(ValueError, match=message):
         layer.forward(x)
     if "columns" not in message:
-        for other in (Sigmoid(), Tanh(), ReLU()):
+        for kind in ACTIVATIONS:
             with pytest.raises(ValueError, match=message):
-                other.forward(x)
+                kind().forward(x)
 
 
 @pytest.mark.parametrize(
