@@ -10,6 +10,7 @@ import pytest
 from notebooks import (
     BOOK,
     CHAPTERS,
+    EXERCISES,
     MODULES,
     claims,
     code,
@@ -26,6 +27,9 @@ from notebooks import (
 TAGS = {"nbval-ignore-output", "hide-input", "hide-cell"}
 
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize(
+    "path", CHAPTERS + EXERCISES, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 
 
 def test_there_are_chapters_and_the_contents_lists_them():
@@ -35,13 +39,13 @@ def test_there_are_chapters_and_the_contents_lists_them():
         assert f"file: book/{path.stem}\n" in contents
 
 
-@each_chapter
+@each_notebook
 def test_every_code_cell_was_run_in_order(path):
     counts = [cell["execution_count"] for cell in code(path)]
     assert counts == list(range(1, len(counts) + 1)), "run `make outputs`"
 
 
-@each_chapter
+@each_notebook
 def test_no_cell_failed_or_warned(path):
     for cell in code(path):
         for output in cell["outputs"]:
@@ -49,7 +53,7 @@ def test_no_cell_failed_or_warned(path):
             assert output.get("name") != "stderr", output["text"]
 
 
-@each_chapter
+@each_notebook
 def test_outputs_name_no_machine(path):
     for cell in code(path):
         assert not re.search(
@@ -57,7 +61,7 @@ def test_outputs_name_no_machine(path):
         )
 
 
-@each_chapter
+@each_notebook
 def test_tags_are_known_and_most_outputs_are_compared(path):
     with_output = [cell for cell in code(path) if cell["outputs"]]
     assert {tag for cell in code(path) for tag in tags(cell)} <= TAGS
@@ -65,7 +69,7 @@ def test_tags_are_known_and_most_outputs_are_compared(path):
     assert len(compared) >= 0.8 * len(with_output)
 
 
-@each_chapter
+@each_notebook
 def test_cell_whose_output_is_ignored_is_followed_by_a_check(path):
     cells = code(path)
     for place, cell in enumerate(cells):
@@ -74,7 +78,7 @@ def test_cell_whose_output_is_ignored_is_followed_by_a_check(path):
             assert "assert " in following, source(cell)
 
 
-@each_chapter
+@each_notebook
 def test_figures_are_png_with_alt_text(path):
     for cell in code(path):
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
@@ -86,16 +90,17 @@ def test_figures_are_png_with_alt_text(path):
         assert "![](" not in text
 
 
-@each_chapter
+@each_notebook
 def test_cells_are_short(path):
-    assert 25 <= len(read(path)) <= 75
+    if path in CHAPTERS:
+        assert 25 <= len(read(path)) <= 75
     lines = [line for cell in code(path) for line in source(cell).splitlines()]
     assert max(map(len, lines)) <= 88
     for cell in code(path):
         assert len(source(cell).splitlines()) <= 30, source(cell)
 
 
-@each_chapter
+@each_notebook
 def test_markdown_shows_plainly_everywhere(path):
     """No directive, role or label: JupyterLab, Colab and GitHub would show it raw."""
     for text in prose(path):

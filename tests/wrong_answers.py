@@ -1,0 +1,250 @@
+"""Plausible wrong answers to the exercises: each must fail its check.
+
+One entry an exercise, by the name of its solution cell, with what is put between the
+solution's markers; in a cell with two solutions, the answers are pairs. The empty
+answer is not listed: the tests try it for every exercise.
+"""
+
+WRONG = {
+    "ex-1-1": [
+        "return np.bincount(labels)  # no place for the last classes",
+        "return np.unique(labels, return_counts=True)[1]  # no zeros",
+    ],
+    "ex-1-2": [
+        """
+        distances = [((x - query) ** 2).sum(axis=1).argmin() for query in queries]
+        return np.array(distances)  # squares
+        """,
+        """
+        return np.array([np.abs((x - q).sum(axis=1)).argmin() for q in queries])
+        """,
+        "return nearest(x, queries, 1)[:, 0]  # chapter 1's distance",
+    ],
+    "ex-1-3": [
+        """
+        kept, held_out = [], []
+        for c in np.unique(labels):
+            places = generator.permutation(np.flatnonzero(labels == c))
+            held_out.extend(places[:per_class])
+            kept.extend(places[per_class - 1 :])  # one is in both
+        return np.array(kept), np.array(held_out)
+        """,
+        """
+        kept, held_out = [], []
+        for c in np.unique(labels):
+            places = np.flatnonzero(labels == c)
+            generator.permutation(places)  # changes nothing
+            held_out.extend(places[:per_class])
+            kept.extend(places[per_class:])
+        return np.array(kept), np.array(held_out)
+        """,
+        """
+        order = generator.permutation(len(labels))  # as many, but not of each class
+        count = per_class * len(np.unique(labels))
+        return order[count:], order[:count]
+        """,
+    ],
+    "ex-1-4": [
+        """
+        order = generator.permutation(count)
+        size = count // number  # the rest is lost
+        return [order[i * size : (i + 1) * size] for i in range(number)]
+        """,
+        "return np.array_split(np.arange(count), number)  # not shuffled",
+        """
+        order, size = generator.permutation(count), count // number
+        parts = [order[i * size : (i + 1) * size] for i in range(number - 1)]
+        return [*parts, order[(number - 1) * size :]]  # the last takes all the rest
+        """,
+    ],
+    "ex-2-1": [
+        "return sum(a * b for a, b in zip(sizes, sizes[1:]))  # no biases",
+        "return sum(a * b + a for a, b in zip(sizes, sizes[1:]))  # inputs' biases",
+    ],
+    "ex-2-2": [
+        """
+        z = z - z.max(axis=1, keepdims=True)
+        p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+        return np.log(p)  # log of 0
+        """,
+        "return z - np.log(np.exp(z).sum(axis=1, keepdims=True))  # overflow",
+        """
+        z = z - z.max(axis=1, keepdims=True)
+        return z - np.log(np.exp(z).sum())  # one sum for all
+        """,
+    ],
+    "ex-2-3": [
+        """
+        return np.ones((1, 2)), np.zeros(2), np.array([[1.0], [-1.0]]), np.zeros(1)
+        """,
+        """
+        W = np.array([[1.0, -1.0]])
+        return W, np.zeros(2), W.T, np.zeros(1)
+        """,
+    ],
+    "ex-2-4": [
+        """
+        z = z - z.max()
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return -log_p[np.arange(len(z)), labels].mean()  # one maximum for all
+        """,
+        """
+        z = z - z.max(axis=1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum())
+        return -log_p[np.arange(len(z)), labels].mean()  # one sum for all
+        """,
+        """
+        z = z - z.max(axis=1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return -log_p[:, labels].mean()  # everyone's classes
+        """,
+        """
+        z = z - z.max(axis=1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return -log_p[np.arange(len(z)), labels].sum()  # not the mean
+        """,
+    ],
+    "ex-2-5": [
+        "return np.sqrt(2 / inputs)  # He's",
+        "return np.sqrt(2 / ((1 + slope) * inputs))  # the slope, not its square",
+        "return 2 / ((1 + slope**2) * inputs)  # the variance",
+    ],
+    "ex-3-1": [
+        "return 2 * x * y * y, 2 * x * y * x  # the direct path is missing",
+        "return 2 * x * y + 3, 2 * x * y  # not through u",
+    ],
+    "ex-3-2": [
+        (
+            "self.x = x\nreturn x * self.params['g']",
+            """
+            self.grads["g"] = (dy * self.x).mean(axis=0)  # the mean
+            return dy * self.params["g"]
+            """,
+        ),
+        (
+            "self.x = x\nreturn x * self.params['g']",
+            """
+            self.grads["g"] = (dy * self.x).sum(axis=0)
+            return dy  # without the weight
+            """,
+        ),
+        (
+            "self.x = x\nreturn x * self.params['g']",
+            """
+            self.grads["g"] = dy.sum(axis=0)  # without the input
+            return dy * self.params["g"]
+            """,
+        ),
+    ],
+    "ex-3-3": [
+        "v = momentum * v + g\np -= rate * v + weight_decay * p",
+        """
+        v *= momentum
+        v += g
+        p -= rate * v + weight_decay * p  # decay without the rate
+        """,
+        "v[:] = momentum * v + g\np -= rate * (v + weight_decay * p)  # outside v",
+        "v *= momentum\nv += (1 - momentum) * (g + weight_decay * p)\np -= rate * v",
+    ],
+    "ex-3-4": [
+        (
+            """
+            N, K = z.shape
+            z = z - z.max(axis=1, keepdims=True)
+            log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+            self.p = np.exp(log_p)
+            self.t = np.full((N, K), self.smoothing / K)
+            self.t[np.arange(N), labels] = 1 - self.smoothing  # = and not +=
+            return -(self.t * log_p).sum() / N
+            """,
+            "return dL * (self.p - self.t) / len(self.p)",
+        ),
+        (
+            """
+            N, K = z.shape
+            z = z - z.max(axis=1, keepdims=True)
+            log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+            self.p = np.exp(log_p)
+            self.t = np.full((N, K), self.smoothing / K)
+            self.t[np.arange(N), labels] += 1 - self.smoothing
+            return -(self.t * log_p).sum() / N
+            """,
+            "return dL * (self.p - self.t)  # not over N",
+        ),
+        (
+            """
+            N, K = z.shape
+            z = z - z.max(axis=1, keepdims=True)
+            log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+            self.p = np.exp(log_p)
+            self.t = np.full((N, K), self.smoothing / K)
+            self.t[np.arange(N), labels] += 1 - self.smoothing
+            self.hard = np.eye(K)[labels]
+            return -(self.t * log_p).sum() / N
+            """,
+            "return dL * (self.p - self.hard) / len(self.p)  # the hard labels'",
+        ),
+    ],
+    "ex-4-1": [
+        "return int((z <= 0).any(axis=0).sum())  # negative for some image",
+        "return int((z < 0).all(axis=0).sum())  # forgets 0",
+        "return int((z <= 0).all(axis=1).sum())  # images, not units",
+        "return int((z.mean(axis=0) <= 0).sum())  # negative on average",
+    ],
+    "ex-4-2": [
+        (
+            "self.derivative = 1 / (1 + np.exp(-z))\nreturn np.log(1 + np.exp(z))",
+            "return da * self.derivative",
+        ),
+        (
+            "self.derivative = np.tanh(z)\nreturn np.logaddexp(0, z)",
+            "return da * self.derivative",
+        ),
+    ],
+    "ex-4-3": [
+        """
+        for g in grads.values():
+            g *= limit / np.linalg.norm(g)
+        """,
+        """
+        for g in grads.values():
+            norm = np.linalg.norm(g)  # each by itself
+            if norm > limit:
+                g *= limit / norm
+        """,
+        """
+        norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
+        for g in grads.values():
+            g *= limit / norm  # also if it is short
+        """,
+        """
+        for g in grads.values():
+            np.clip(g, -limit, limit, out=g)  # by element: another direction
+        """,
+    ],
+    "ex-4-4": [
+        (
+            "self.z = z\nreturn np.where(z > 0, z, self.params['s'] * z)",
+            """
+            self.grads["s"] = np.array([(da * self.z).sum()])  # of all inputs
+            return da * np.where(self.z <= 0, self.params["s"], 1)
+            """,
+        ),
+        (
+            "self.z = z\nreturn np.where(z > 0, z, self.params['s'] * z)",
+            """
+            negative = self.z <= 0
+            self.grads["s"] = np.array([da[negative].sum()])  # without the input
+            return da * np.where(negative, self.params["s"], 1)
+            """,
+        ),
+        (
+            "self.z = z\nreturn np.maximum(z, self.params['s'] * z)  # not so if s > 1",
+            """
+            negative = self.z <= 0
+            self.grads["s"] = np.array([(da * self.z)[negative].sum()])
+            return da * np.where(negative, self.params["s"], 1)
+            """,
+        ),
+    ],
+}
