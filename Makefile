@@ -47,6 +47,7 @@ full: .venv/ready
 	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 \
 	  --results book/results --overwrite --resume
 	$(BIN)/python book/train_mlp.py
+	$(BIN)/python book/baselines.py
 	$(BIN)/python book/_tools/cover.py
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
