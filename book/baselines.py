@@ -115,8 +115,8 @@ def main() -> None:
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": "python book/baselines.py",
         "data": {"source": data.source, "sha256": cifar10.digest(data)},
-        "protocol": "45,000 training images; the number of neighbours, and the rate and "
-        "weight decay of softmax regression, chosen on the other 5,000; test set used "
+        "protocol": "45,000 training images; the number of neighbours, and softmax "
+        "regression's rate and weight decay, chosen on the other 5,000; test set used "
         "once",
         "machine": machine,
         "neighbours": best,
