@@ -55,6 +55,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default=None, help="cpu, cuda, mps, …")
     parser.add_argument("--threads", type=int, default=None, help="for the CPU")
     parser.add_argument("--sample", action="store_true", help="train on the sample")
+    parser.add_argument(
+        "--validation", type=int, default=0, help="training images to set aside"
+    )
     parser.add_argument("--name", default=None, help="of the record; the model's")
     parser.add_argument("--results", type=Path, default=RUNS, help="folder")
     parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
@@ -74,7 +77,8 @@ def run(options: argparse.Namespace, typed: str) -> None:
     files.refuse_to_lose_work(options)
 
     data = cifar10.load_sample() if options.sample else cifar10.load_full()
-    train = helpers.to_tensors(data.train, device)
+    kept, held_out = set_aside(data.train, options.validation)
+    train, validation = (helpers.to_tensors(p, device) for p in (kept, held_out))
     test = helpers.to_tensors(data.test, device)
     print(
         f"{options.model}, {resnet.count_parameters(model):,} parameters, on "
@@ -82,7 +86,13 @@ def run(options: argparse.Namespace, typed: str) -> None:
         f"{'bfloat16 autocast' if recipe.bf16 else 'float32'}, channels_last"
     )
     machine = describe_machine(device, recipe)  # now: the commit may change meanwhile
-    history = helpers.fit(model, train, recipe, checkpoint=files.checkpoint)
+    history = helpers.fit(
+        model,
+        train,
+        recipe,
+        validation if options.validation else None,
+        checkpoint=files.checkpoint,
+    )
 
     precision = halve_where_harmless(model, test[0])
     scores = helpers.evaluate(model, *test)
@@ -98,7 +108,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
             "source": data.source,
             "sha256": cifar10.digest(data),
             "train_images": len(train[0]),
-            "validation_images": 0,
+            "validation_images": len(validation[0]),
             "test_images": len(test[0]),
         },
         "protocol": "test set used once, after the last epoch, without augmentation",
@@ -108,12 +118,26 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "test": scores,
         "history": history,
     }
-    write_results(files, record, model, test)
+    write_results(files, record, model, test, validation)
     print(
         f"test accuracy {scores['accuracy']:.2%} ({scores['correct']:,} of "
         f"{scores['images']:,}) after {record['seconds'] / 60:.1f} minutes; "
         f"record in {files.record}"
     )
+
+
+def set_aside(part: cifar10.Images, count: int) -> tuple[cifar10.Images, ...]:
+    """Split off `count` images, the same ones in every run; return the rest and them.
+
+    Raises ValueError if that would leave nothing to train on.
+    """
+    if not 0 <= count < len(part.labels):
+        raise ValueError(
+            f"--validation {count}: set aside from 0 to {len(part.labels) - 1:,} images"
+        )
+    order = np.random.default_rng(0).permutation(len(part.labels))
+    places = np.sort(order[count:]), order[:count]
+    return tuple(cifar10.Images(*(a[some] for a in part)) for some in places)
 
 
 def make_recipe(options: argparse.Namespace, device: torch.device) -> helpers.Recipe:
@@ -161,18 +185,22 @@ def halve_where_harmless(model: nn.Module, images: torch.Tensor) -> str:
     return "float32"
 
 
-def write_results(files: Files, record: dict, model: nn.Module, test: tuple) -> None:
+def write_results(
+    files: Files, record: dict, model: nn.Module, test: tuple, validation: tuple
+) -> None:
     """Write weights, outputs, and last the record; then drop the checkpoint."""
     dtype = getattr(torch, record["weights_precision"])
     weights = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in model.state_dict().items()
     }
-    logits = helpers.predict(model, test[0])
+    outputs = {}
+    for prefix, (images, labels) in (("", test), ("validation_", validation)):
+        if len(images):
+            outputs[f"{prefix}logits"] = helpers.predict(model, images).half()
+            outputs[f"{prefix}labels"] = labels.to(torch.uint8)
     helpers.save_tensors(files.weights, weights)
-    helpers.save_tensors(
-        files.outputs, {"logits": logits.half(), "labels": test[1].to(torch.uint8)}
-    )
+    helpers.save_tensors(files.outputs, outputs)
     helpers.write_record(files.record, record)
     files.checkpoint.unlink(missing_ok=True)
 

@@ -92,6 +92,30 @@ def test_weights_and_outputs_give_the_recorded_accuracy(finished, sample):
     assert record["test"]["images"] == 1_000
 
 
+def test_images_can_be_set_aside_to_choose_by(tmp_path, sample):
+    process = start(tmp_path, "--epochs", "1", "--validation", "200")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["data"]["train_images"] == 1_800
+    assert record["data"]["validation_images"] == 200
+    outputs, _ = helpers.load_tensors(tmp_path / "run.outputs.safetensors")
+    right = outputs["validation_logits"].argmax(dim=1) == outputs["validation_labels"]
+    shown = record["history"][-1]["validation_accuracy"]
+    assert float(right.float().mean()) == pytest.approx(shown, abs=0.01)
+
+
+def test_images_set_aside_are_the_same_in_every_run_and_in_no_other_part(sample):
+    kept, held_out = train.set_aside(sample.train, 200)
+    again = train.set_aside(sample.train, 200)[1]
+    assert (held_out.indices == again.indices).all() and len(held_out.labels) == 200
+    everything = sorted([*kept.indices, *held_out.indices])
+    assert everything == sorted(sample.train.indices)
+    assert (train.set_aside(sample.train, 0)[0].images == sample.train.images).all()
+    with pytest.raises(ValueError, match="set aside from 0 to 1,999 images"):
+        train.set_aside(sample.train, 2_000)
+
+
 def test_old_record_is_not_overwritten_unasked(finished):
     before = (finished[0] / "run.json").read_bytes()
     process = start(finished[0])
