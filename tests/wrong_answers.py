@@ -19,6 +19,7 @@ WRONG = {
         return np.array([np.abs((x - q).sum(axis=1)).argmin() for q in queries])
         """,
         "return nearest(x, queries, 1)[:, 0]  # chapter 1's distance",
+        "return np.array([[np.abs(x - q).sum(axis=1).argmin()] for q in queries])",
     ],
     "ex-1-3": [
         """
@@ -51,6 +52,12 @@ WRONG = {
         return [order[i * size : (i + 1) * size] for i in range(number)]
         """,
         "return np.array_split(np.arange(count), number)  # not shuffled",
+        "return [np.arange(i, count, number) for i in range(number)]  # a pattern",
+        """
+        parts = np.array_split(np.arange(count), number)  # shuffled after the cut
+        return [generator.permutation(part) for part in parts]
+        """,
+        "return np.array_split(np.random.default_rng(0).permutation(count), number)",
         """
         order, size = generator.permutation(count), count // number
         parts = [order[i * size : (i + 1) * size] for i in range(number - 1)]
@@ -103,6 +110,11 @@ WRONG = {
         log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
         return -log_p[np.arange(len(z)), labels].sum()  # not the mean
         """,
+        """
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        return -np.log(p[np.arange(len(z)), labels]).mean()  # log of 0
+        """,
     ],
     "ex-2-5": [
         "return np.sqrt(2 / inputs)  # He's",
@@ -132,6 +144,14 @@ WRONG = {
             "self.x = x\nreturn x * self.params['g']",
             """
             self.grads["g"] = dy.sum(axis=0)  # without the input
+            return dy * self.params["g"]
+            """,
+        ),
+        (
+            "self.x = x\nreturn x * self.params['g']",
+            """
+            old = self.grads.get("g", 0)  # adds up from pass to pass
+            self.grads["g"] = old + (dy * self.x).sum(axis=0)
             return dy * self.params["g"]
             """,
         ),
@@ -216,6 +236,12 @@ WRONG = {
         norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
         for g in grads.values():
             g *= limit / norm  # also if it is short
+        """,
+        """
+        norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
+        if norm > limit:
+            for name in grads:
+                grads[name] = grads[name] * limit / norm  # not in place
         """,
         """
         for g in grads.values():
