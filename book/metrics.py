@@ -79,9 +79,7 @@ def bootstrap_interval(
     `statistic` takes the places int64 (count,) of images drawn with replacement.
     Source: Efron (1979). Taught in chapter 9.
     """
-    values = [
-        statistic(generator.integers(0, count, count)) for _ in range(repeats)
-    ]
+    values = [statistic(generator.integers(0, count, count)) for _ in range(repeats)]
     return tuple(np.percentile(values, [2.5, 97.5]))
 
 
@@ -172,7 +170,9 @@ def check_classes(labels: Array, classes: int) -> None:
     """Raise ValueError unless labels are integers (N,) from 0 to classes - 1, N > 0."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"classes are integers (N,), not {labels.dtype} {labels.shape}")
+        raise ValueError(
+            f"classes are integers (N,), not {labels.dtype} {labels.shape}"
+        )
     if len(labels) == 0:
         raise ValueError("there are no examples")
     if labels.min() < 0 or labels.max() >= classes:
@@ -191,7 +191,7 @@ def check_confidence(confidence: Array) -> None:
 def check_probabilities(p: Array) -> None:
     """Raise ValueError unless the rows of p (N, K) are probabilities that sum to 1."""
     if p.ndim != 2 or len(p) == 0 or not (p >= 0).all():
-        raise ValueError(f"probabilities are an array (N, K) of numbers >= 0, N > 0")
+        raise ValueError("probabilities are an array (N, K) of numbers >= 0, N > 0")
     sums = p.sum(axis=1)
     if np.abs(sums - 1).max() > 1e-6:
         worst = sums[np.abs(sums - 1).argmax()]

@@ -273,4 +273,79 @@ WRONG = {
             """,
         ),
     ],
+    "ex-9-1": [
+        "return recalls.mean()  # as if all classes were equally large",
+        "return (recalls / images).sum() / (1 / images).sum()  # the small ones first",
+    ],
+    "ex-9-2": [
+        """
+        report = classification_report(matrix)
+        precision, recall = report["precision"], report["recall"]
+        below = beta * precision + recall  # beta, not its square
+        above = (1 + beta) * precision * recall
+        return np.divide(above, below, out=np.zeros(len(below)), where=below > 0)
+        """,
+        """
+        report = classification_report(matrix)
+        precision, recall = report["precision"], report["recall"]
+        below = precision + beta**2 * recall  # the wrong one is weighed
+        above = (1 + beta**2) * precision * recall
+        return np.divide(above, below, out=np.zeros(len(below)), where=below > 0)
+        """,
+        """
+        report = classification_report(matrix)
+        precision, recall = report["precision"], report["recall"]
+        above = (1 + beta**2) * precision * recall
+        return above / (beta**2 * precision + recall)  # 0 / 0
+        """,
+    ],
+    "ex-9-3": [
+        """
+        place = (confidence * bins).astype(int)  # 1.0 is in no bin
+        error = 0.0
+        for b in range(bins):
+            inside = place == b
+            if inside.any():
+                gap = abs(confidence[inside].mean() - right[inside].mean())
+                error += inside.mean() * gap
+        return error
+        """,
+        """
+        place = np.minimum((confidence * bins).astype(int), bins - 1)
+        gaps = []
+        for b in range(bins):
+            inside = place == b
+            if inside.any():
+                gaps.append(abs(confidence[inside].mean() - right[inside].mean()))
+        return np.mean(gaps)  # a bin of one image counts as one of a thousand
+        """,
+        "return abs(confidence.mean() - right.mean())  # one bin: errors cancel",
+        "return np.abs(confidence - right).mean()  # a bin for each image",
+    ],
+    "ex-9-4": [
+        """
+        values = []
+        for _ in range(repeats):
+            one = right[generator.integers(0, len(right), len(right))]
+            two = other[generator.integers(0, len(right), len(right))]
+            values.append(one.mean() - two.mean())  # the pairs are lost
+        return tuple(np.percentile(values, [2.5, 97.5]))
+        """,
+        """
+        differences = right.astype(float) - other
+        values = []
+        for _ in range(repeats):
+            places = generator.permutation(len(right))  # each image once
+            values.append(differences[places].mean())
+        return tuple(np.percentile(values, [2.5, 97.5]))
+        """,
+        """
+        differences = right.astype(float) - other
+        values = []
+        for _ in range(repeats):
+            places = generator.integers(0, len(right), len(right))
+            values.append(differences[places].mean())
+        return tuple(np.percentile(values, [25, 75]))  # the middle half
+        """,
+    ],
 }
