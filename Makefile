@@ -46,6 +46,9 @@ outputs: .venv/ready
 full: .venv/ready
 	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 \
 	  --results book/results --overwrite --resume
+	for seed in 0 1 2; do $(BIN)/python book/train.py resnet8 --epochs 10 \
+	  --validation 5000 --seed $$seed --threads 2 --name resnet8-$$seed \
+	  --results book/results --overwrite --resume || exit 1; done
 	$(BIN)/python book/train_mlp.py
 	$(BIN)/python book/baselines.py
 	$(BIN)/python book/_tools/cover.py
