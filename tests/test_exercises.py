@@ -1,12 +1,13 @@
 """The exercises: solutions pass their checks, stubs and wrong answers do not."""
 
+import ast
 import os
 import re
 import textwrap
 
 import pytest
 
-from notebooks import BOOK, CHAPTERS, EXERCISES, code, prose, source
+from notebooks import BOOK, CHAPTERS, EXERCISES, code, prose, read, source
 from wrong_answers import WRONG
 
 SOLUTION = re.compile(
@@ -36,11 +37,11 @@ def with_answer(cell, *parts):
     return text
 
 
-def problem_with(answer, cell, check, names):
+def problem_with(text, check, names):
     """What the check raises for this answer, run on a copy of the names so far."""
     names = dict(names)
     try:
-        exec(with_answer(cell, *answer), names)
+        exec(text, names)
         exec(source(check), names)
     except Exception as problem:  # a check may fail in any way, so long as it fails
         return problem
@@ -48,18 +49,23 @@ def problem_with(answer, cell, check, names):
 
 
 def trials(path):
-    """For each exercise, its answers beside what its check says to them."""
-    found, names = {}, {}
-    for cell in code(path):
+    """For each exercise, its answers beside what its check says to them.
+
+    The stub is the first; code that a prompt shows, with mistakes in it, is the last.
+    """
+    found, names, prompt = {}, {}, ""
+    for cell in read(path):
+        if cell["cell_type"] == "markdown":
+            prompt = source(cell)
+            continue
         name = grader(cell).get("grade_id")
         if name in exercises(path):  # a solution: first try the answers that are none
             solution, check = exercises(path)[name]
             stub = (STUB,) * len(SOLUTION.findall(source(solution)))
             wrong = [a if isinstance(a, tuple) else (a,) for a in WRONG[name]]
-            found[name] = [
-                (answer, problem_with(answer, solution, check, names))
-                for answer in (stub, *wrong)
-            ]
+            texts = [with_answer(solution, *answer) for answer in (stub, *wrong)]
+            texts += re.findall(r"```python\n(.*?)```", prompt, flags=re.S)
+            found[name] = [(text, problem_with(text, check, names)) for text in texts]
         exec(source(cell), names)  # raises where a solution fails its check
     return found
 
@@ -85,6 +91,16 @@ def test_checks_pass_solutions_and_fail_stubs_and_wrong_answers(path, in_exercis
             assert isinstance(problem, expected), (name, answer, problem)
 
 
+@each_notebook
+def test_nothing_of_a_solution_is_left_in_its_stub(path):
+    for name, (cell, _) in exercises(path).items():
+        holes = source(cell).count("### BEGIN SOLUTION")
+        stub = ast.parse(with_answer(cell, *[STUB] * holes))
+        for node in ast.walk(stub):
+            if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+                assert [type(line) for line in node.body] == [ast.Raise], name
+
+
 def test_every_wrong_answer_belongs_to_an_exercise():
     names = [name for path in EXERCISES for name in exercises(path)]
     assert sorted(names) == sorted(WRONG)
@@ -97,9 +113,15 @@ def test_exercises_are_marked_for_nbgrader(path):
         assert grader(cell)["solution"] and not grader(cell)["grade"]
         assert grader(check)["grade"] and grader(check)["locked"]
         assert grader(check)["points"] >= 1
-        text = source(check)
-        assert text.count("### BEGIN HIDDEN TESTS") == 1
-        assert text.count("### END HIDDEN TESTS") == 1
+        number = name.removeprefix("ex-").replace("-", ".")
+        visible, hidden, last = re.fullmatch(
+            r"(.*)### BEGIN HIDDEN TESTS\n(.*)### END HIDDEN TESTS\n(.*)",
+            source(check),
+            flags=re.S,
+        ).groups()
+        assert "assert " in visible and "assert " in hidden
+        assert last == f'print("Exercise {number} is right.")'
+        assert cell["metadata"]["jupyter"] == {"source_hidden": True}
         assert cell["metadata"]["tags"] == ["hide-input"]  # folded on the site
 
 
