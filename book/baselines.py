@@ -14,6 +14,7 @@ import torch
 import cifar10
 import helpers
 import train
+import train_mlp
 from scratch import SGD, Linear, run_epoch
 
 COUNTS, EPOCHS, SEEDS = (1, 3, 5, 7, 10, 15, 20, 30, 50), 10, (0, 1, 2)
@@ -78,15 +79,12 @@ def main() -> None:
     machine.pop("memory_format")
     order = np.random.default_rng(0).permutation(50_000)
     held_out, kept = order[:5_000], order[5_000:]
-    pixels, test_x = (
-        part.images.reshape(len(part.labels), -1).astype(np.float32) / 255
-        for part in (data.train, data.test)
+    images, labels = data.train.images[kept], data.train.labels[kept]
+    x, validation_x, test_x = (
+        train_mlp.inputs_of(some, scaling=None, like=images)
+        for some in (images, data.train.images[held_out], data.test.images)
     )
-    mean, deviation = pixels[kept].mean(), pixels[kept].std()
-    x, labels = (pixels[kept] - mean) / deviation, data.train.labels[kept]
-    validation_x = (pixels[held_out] - mean) / deviation
-    validation_labels = data.train.labels[held_out]
-    test_x, test_labels = (test_x - mean) / deviation, data.test.labels
+    validation_labels, test_labels = data.train.labels[held_out], data.test.labels
 
     near = labels[nearest(x, validation_x, max(COUNTS))]
     by_count = {
