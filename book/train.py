@@ -44,8 +44,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description="Train a CIFAR ResNet on the full set and record the run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("model", help="resnet20, resnet32, resnet44, resnet56, …")
-    parser.add_argument("--shortcut", default="A", choices=["A", "B"])
+    parser.add_argument("model", help="resnet20, resnet56, resnet18, preresnet20, …")
+    parser.add_argument(
+        "--shortcut", choices=["A", "B", "none"], help="the family's own"
+    )
     for field in fields(helpers.Recipe):
         if field.name != "bf16":
             default = 50 if field.name == "epochs" else field.default
@@ -101,7 +103,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": typed,
         "model": options.model,
-        "shortcut": options.shortcut,
+        "shortcut": model.shortcut,
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
         "data": {
