@@ -4,6 +4,9 @@ A layer has forward(x), backward(dy), and the dictionaries params and grads.
 PyTorch appears nowhere here; data, plots and files live in helpers.py.
 """
 
+from collections.abc import Iterator
+from itertools import zip_longest
+
 import numpy as np
 
 Array = np.ndarray
@@ -45,7 +48,7 @@ class Linear(Layer):
         self.params = {"W": W.astype(dtype), "b": np.zeros(outputs, dtype)}
 
     def forward(self, x: Array) -> Array:
-        check_batch(x, width=len(self.params["W"]))
+        check_batch(x, ndim=2, width=len(self.params["W"]))
         self.x = x  # (N, inputs)
         return x @ self.params["W"] + self.params["b"]  # (N, outputs)
 
@@ -193,7 +196,7 @@ class SoftmaxCrossEntropy(Layer):
     """
 
     def forward(self, z: Array, labels: Array) -> float:
-        check_batch(z)
+        check_batch(z, ndim=2)
         check_labels(labels, len(z), z.shape[1])
         z = z - z.max(axis=1, keepdims=True)
         log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))  # (N, K)
@@ -292,6 +295,302 @@ def run_epoch(
     return total / len(x)
 
 
+# ---------------------------------------------------------------- images
+
+
+class Conv2d(Layer):
+    """A convolution: each output pixel is a weighted sum of the pixels around it.
+
+    Takes (N, H, W, in_channels), returns (N, H', W', out_channels), with
+    H' = (H + 2 padding - size) // stride + 1. There is no bias. `generator` draws the
+    weights W (size, size, in_channels, out_channels) with deviation
+    sqrt(2 / (size² in_channels)) (He et al., 2015, equation 10).
+    Raises ValueError for a batch that does not fit. Taught in chapter 5.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        generator: np.random.Generator,
+        size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        dtype: type = np.float64,
+    ):
+        super().__init__()
+        shape = (size, size, in_channels, out_channels)
+        W = np.sqrt(2 / (size**2 * in_channels)) * generator.standard_normal(shape)
+        self.params = {"W": W.astype(dtype)}
+        self.stride, self.padding = stride, padding
+
+    def taps(self, height: int, width: int) -> Iterator:
+        """Yield each place (i, j) of W with the pixels of the padded x that it meets."""
+        size, s = len(self.params["W"]), self.stride
+        for i, j in np.ndindex(size, size):
+            rows, columns = (
+                slice(k, k + s * n, s) for k, n in ((i, height), (j, width))
+            )
+            yield (i, j), np.s_[:, rows, columns]
+
+    def forward(self, x: Array) -> Array:
+        W, p = self.params["W"], self.padding
+        check_batch(x, ndim=4, width=W.shape[2])
+        self.x = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
+        height, width = ((n - len(W)) // self.stride + 1 for n in self.x.shape[1:3])
+        if height < 1 or width < 1:
+            raise ValueError(f"images of {x.shape[1:3]} are smaller than the kernel")
+        y = np.zeros((len(x), height, width, W.shape[3]), x.dtype)
+        for place, pixels in self.taps(height, width):
+            y += self.x[pixels] @ W[place]
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        W, p = self.params["W"], self.padding
+        dW, dx, rows = (
+            np.empty_like(W),
+            np.zeros_like(self.x),
+            dy.reshape(-1, W.shape[3]),
+        )
+        for place, pixels in self.taps(*dy.shape[1:3]):
+            dW[place] = self.x[pixels].reshape(-1, W.shape[2]).T @ rows
+            dx[pixels] += dy @ W[place].T
+        self.grads["W"] = dW
+        return dx[:, p : dx.shape[1] - p, p : dx.shape[2] - p]
+
+
+class BatchNorm(Layer):
+    """Each channel shifted and scaled to mean 0, variance 1; then y = gamma x̂ + beta.
+
+    Takes (N, channels) or (N, H, W, channels). While `training` is true, mean and
+    variance are the batch's, and the running ones follow them by `momentum` (the
+    running variance is the unbiased one, as in PyTorch); else the running ones are
+    used. Raises ValueError for a batch that does not fit, or for training with one
+    number a channel. Source: Ioffe and Szegedy (2015), algorithm 1.
+    Taught in chapter 5.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        dtype: type = np.float64,
+    ):
+        super().__init__()
+        self.params = {
+            "gamma": np.ones(channels, dtype),
+            "beta": np.zeros(channels, dtype),
+        }
+        self.running_mean = np.zeros(channels, dtype)
+        self.running_var = np.ones(channels, dtype)
+        self.momentum, self.epsilon, self.training = momentum, epsilon, True
+
+    def forward(self, x: Array) -> Array:
+        check_batch(x, width=len(self.running_mean))
+        self.axes = tuple(range(x.ndim - 1))  # all but the channels
+        if self.training:
+            n = x[..., 0].size
+            if n == 1:
+                raise ValueError(
+                    "one number a channel has no variance: use more images"
+                )
+            mean, var = x.mean(axis=self.axes), x.var(axis=self.axes)
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (var * n / (n - 1) - self.running_var)
+        else:
+            mean, var = self.running_mean, self.running_var
+        self.deviation = np.sqrt(var + self.epsilon)
+        self.x_hat = (x - mean) / self.deviation
+        return self.params["gamma"] * self.x_hat + self.params["beta"]
+
+    def backward(self, dy: Array) -> Array:
+        self.grads["gamma"] = (dy * self.x_hat).sum(axis=self.axes)
+        self.grads["beta"] = dy.sum(axis=self.axes)
+        d = dy * self.params["gamma"]  # by x_hat
+        if self.training:
+            along = (d * self.x_hat).mean(axis=self.axes)
+            d = d - d.mean(axis=self.axes) - self.x_hat * along
+        return d / self.deviation
+
+
+class GlobalAveragePool(Layer):
+    """The mean of each channel: (N, H, W, C) to (N, C). Taught in chapter 6."""
+
+    def forward(self, x: Array) -> Array:
+        check_batch(x, ndim=4)
+        self.shape = x.shape
+        return x.mean(axis=(1, 2))
+
+    def backward(self, dy: Array) -> Array:
+        pixels = self.shape[1] * self.shape[2]
+        return np.broadcast_to(dy[:, None, None] / pixels, self.shape)
+
+
+class ShortcutA(Layer):
+    """Shortcut A: every stride-th pixel, with `extra` channels of zeros appended.
+
+    Source: He et al. (2016), section 4.1. Taught in chapter 5.
+    """
+
+    def __init__(self, extra: int, stride: int):
+        super().__init__()
+        self.extra, self.stride = extra, stride
+
+    def forward(self, x: Array) -> Array:
+        check_batch(x, ndim=4)
+        self.shape = x.shape
+        x = x[:, :: self.stride, :: self.stride]
+        return np.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.extra)))
+
+    def backward(self, dy: Array) -> Array:
+        dx = np.zeros(self.shape, dy.dtype)
+        dx[:, :: self.stride, :: self.stride] = dy[..., : self.shape[3]]
+        return dx
+
+
+class ResidualBlock(Sequential):
+    """relu(body(x) + shortcut(x)), for two layers that give the same shape.
+
+    Source: He et al. (2016), equations 1 and 2. Taught in chapter 5.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer):
+        super().__init__(body, shortcut, ReLU())
+
+    def forward(self, x: Array) -> Array:
+        body, shortcut, relu = self.layers
+        return relu.forward(body.forward(x) + shortcut.forward(x))
+
+    def backward(self, dy: Array) -> Array:
+        body, shortcut, relu = self.layers
+        dy = relu.backward(dy)
+        return body.backward(dy) + shortcut.backward(dy)
+
+
+def make_block(
+    in_channels: int,
+    channels: int,
+    stride: int,
+    generator: np.random.Generator,
+    shortcut: str = "A",
+    dtype: type = np.float64,
+) -> ResidualBlock:
+    """Build the basic block: two 3x3 convolutions, and a way around them.
+
+    Where the shapes differ, `shortcut` "A" pads with zeros and "B" is a 1x1
+    convolution with batch normalisation. Taught in chapter 5.
+    """
+    body = Sequential(
+        Conv2d(in_channels, channels, generator, stride=stride, dtype=dtype),
+        BatchNorm(channels, dtype=dtype),
+        ReLU(),
+        Conv2d(channels, channels, generator, dtype=dtype),
+        BatchNorm(channels, dtype=dtype),
+    )
+    if stride == 1 and in_channels == channels:
+        return ResidualBlock(body, Sequential())  # no layer: the identity
+    if shortcut == "A":
+        return ResidualBlock(body, ShortcutA(channels - in_channels, stride))
+    projection = Sequential(
+        Conv2d(in_channels, channels, generator, 1, stride, padding=0, dtype=dtype),
+        BatchNorm(channels, dtype=dtype),
+    )
+    return ResidualBlock(body, projection)
+
+
+def make_resnet(
+    depth: int,
+    generator: np.random.Generator,
+    widths: tuple[int, ...] = (16, 32, 64),
+    shortcut: str = "A",
+    classes: int = 10,
+    dtype: type = np.float32,
+) -> Sequential:
+    """Build the CIFAR ResNet of depth 6n + 2, for images (N, 32, 32, 3), normalised.
+
+    Source: He et al. (2016), section 4.2. Taught in chapter 6.
+    """
+    layers = [
+        Conv2d(3, widths[0], generator, dtype=dtype),
+        BatchNorm(widths[0], dtype=dtype),
+        ReLU(),
+    ]
+    channels, stride = widths[0], 1
+    for width in widths:
+        for _ in range((depth - 2) // 6):
+            block = make_block(channels, width, stride, generator, shortcut, dtype)
+            layers.append(block)
+            channels, stride = width, 1
+        stride = 2  # of the next stage's first block
+    head = Linear(channels, classes, generator, dtype)
+    return Sequential(*layers, GlobalAveragePool(), head)
+
+
+def every_layer(layer: Layer) -> Iterator[Layer]:
+    """Yield a layer and all those in it, in order. Taught in chapter 5."""
+    yield layer
+    for part in getattr(layer, "layers", ()):
+        yield from every_layer(part)
+
+
+def set_training(network: Layer, training: bool) -> None:
+    """Switch every batch normalisation to the batch's statistics, or the running ones.
+
+    Taught in chapter 5.
+    """
+    for layer in every_layer(network):
+        if isinstance(layer, BatchNorm):
+            layer.training = training
+
+
+def pytorch_layout(a: Array) -> Array:
+    """Return a view with PyTorch's order of axes, of weights or their gradients.
+
+    (size, size, in, out) becomes (out, in, size, size), and (inputs, outputs) becomes
+    (outputs, inputs). Taught in chapter 5.
+    """
+    return a.transpose(3, 2, 0, 1) if a.ndim == 4 else a.T
+
+
+def list_state(network: Layer) -> list[tuple[str, Array]]:
+    """List views of all parameters and running statistics, in PyTorch's order.
+
+    Each comes with the last part of its name there. Taught in chapter 5.
+    """
+    state = []
+    for layer in every_layer(network):
+        if isinstance(layer, Conv2d | BatchNorm | Linear):
+            state += zip(("weight", "bias"), map(pytorch_layout, layer.params.values()))
+        if isinstance(layer, BatchNorm):
+            state.append(("running_mean", layer.running_mean))
+            state.append(("running_var", layer.running_var))
+    return state
+
+
+def load_state(network: Layer, state: dict[str, Array]) -> None:
+    """Copy the arrays of a PyTorch state dictionary into a network built the same way.
+
+    Raises ValueError that names the first tensor that does not fit, and changes nothing
+    then. Taught in chapter 5.
+    """
+    given = [(n, a) for n, a in state.items() if not n.endswith("num_batches_tracked")]
+    pairs = list(zip_longest(list_state(network), given))
+    for own, other in pairs:
+        if other is None:
+            raise ValueError(
+                f"a {own[0]} of shape {own[1].shape} is missing at the end"
+            )
+        name, array = other
+        if own is None:
+            raise ValueError(f"{name} has no place in this network")
+        if name.split(".")[-1] != own[0] or array.shape != own[1].shape:
+            wanted = f"a {own[0]} of shape {own[1].shape}"
+            raise ValueError(f"{name} {array.shape} stands where {wanted} belongs")
+    for (_, view), (_, array) in pairs:
+        view[...] = array
+
+
 # ---------------------------------------------------------------- checks
 
 
@@ -328,19 +627,23 @@ def check_gradients(
     return errors
 
 
-def check_batch(x: Array, width: int | None = None) -> None:
-    """Raise ValueError unless x is a batch (N, width) of finite floats, N > 0."""
-    if not isinstance(x, np.ndarray) or x.ndim != 2:
-        raise ValueError(f"a batch has the shape (N, width), not {np.shape(x)}")
+def check_batch(x: Array, ndim: int | None = None, width: int | None = None) -> None:
+    """Raise ValueError unless x is a batch of finite floats that is not empty.
+
+    It has the shape (N, width) or (N, H, W, width); `ndim` and `width` hold it to one.
+    """
+    shapes = {2: "(N, width)", 4: "(N, H, W, channels)"}
+    wanted = shapes[ndim] if ndim else "(N, width) or (N, H, W, channels)"
+    if not isinstance(x, np.ndarray) or x.ndim not in ([ndim] if ndim else shapes):
+        raise ValueError(f"a batch has the shape {wanted}, not {np.shape(x)}")
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"a batch holds floats, not {x.dtype}: use x.astype(float)")
-    if len(x) == 0:
+    if x.size == 0:
         raise ValueError("the batch is empty")
-    if width is not None and x.shape[1] != width:
-        raise ValueError(
-            f"the batch has {x.shape[1]} columns, the layer {width} inputs"
-        )
-    if not np.isfinite(x).all():
+    if width is not None and x.shape[-1] != width:
+        noun = "columns" if x.ndim == 2 else "channels"
+        raise ValueError(f"the batch has {x.shape[-1]} {noun}, the layer needs {width}")
+    if not np.isfinite([x.min(), x.max()]).all():
         raise ValueError("the batch holds NaN or infinity")
 
 
