@@ -301,17 +301,17 @@ def run_epoch(
 class Conv2d(Layer):
     """A convolution: each output pixel is a weighted sum of the pixels around it.
 
-    Takes (N, H, W, in_channels), returns (N, H', W', out_channels), with
+    Takes (N, H, W, inputs), returns (N, H', W', outputs), channels last, with
     H' = (H + 2 padding - size) // stride + 1. There is no bias. `generator` draws the
-    weights W (size, size, in_channels, out_channels) with deviation
-    sqrt(2 / (size² in_channels)) (He et al., 2015, equation 10).
+    weights W (size, size, inputs, outputs) with deviation
+    sqrt(2 / (size² inputs)) (He et al., 2015, equation 10).
     Raises ValueError for a batch that does not fit. Taught in chapter 5.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        inputs: int,
+        outputs: int,
         generator: np.random.Generator,
         size: int = 3,
         stride: int = 1,
@@ -319,44 +319,29 @@ class Conv2d(Layer):
         dtype: type = np.float64,
     ):
         super().__init__()
-        shape = (size, size, in_channels, out_channels)
-        W = np.sqrt(2 / (size**2 * in_channels)) * generator.standard_normal(shape)
-        self.params = {"W": W.astype(dtype)}
+        W = generator.standard_normal((size, size, inputs, outputs))
+        self.params = {"W": (W * np.sqrt(2 / (size**2 * inputs))).astype(dtype)}
         self.stride, self.padding = stride, padding
 
-    def taps(self, height: int, width: int) -> Iterator:
-        """Yield each place (i, j) of W with the pixels of the padded x that it meets."""
-        size, s = len(self.params["W"]), self.stride
-        for i, j in np.ndindex(size, size):
-            rows, columns = (
-                slice(k, k + s * n, s) for k, n in ((i, height), (j, width))
-            )
-            yield (i, j), np.s_[:, rows, columns]
-
     def forward(self, x: Array) -> Array:
-        W, p = self.params["W"], self.padding
+        W, s, p = self.params["W"], self.stride, self.padding
         check_batch(x, ndim=4, width=W.shape[2])
         self.x = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
-        height, width = ((n - len(W)) // self.stride + 1 for n in self.x.shape[1:3])
-        if height < 1 or width < 1:
-            raise ValueError(f"images of {x.shape[1:3]} are smaller than the kernel")
+        height, width = ((n - len(W)) // s + 1 for n in self.x.shape[1:3])
         y = np.zeros((len(x), height, width, W.shape[3]), x.dtype)
-        for place, pixels in self.taps(height, width):
-            y += self.x[pixels] @ W[place]
+        for i, j in np.ndindex(W.shape[:2]):
+            y += self.x[:, i : i + s * height : s, j : j + s * width : s] @ W[i, j]
         return y
 
     def backward(self, dy: Array) -> Array:
-        W, p = self.params["W"], self.padding
-        dW, dx, rows = (
-            np.empty_like(W),
-            np.zeros_like(self.x),
-            dy.reshape(-1, W.shape[3]),
-        )
-        for place, pixels in self.taps(*dy.shape[1:3]):
-            dW[place] = self.x[pixels].reshape(-1, W.shape[2]).T @ rows
-            dx[pixels] += dy @ W[place].T
-        self.grads["W"] = dW
-        return dx[:, p : dx.shape[1] - p, p : dx.shape[2] - p]
+        W, s, p = self.params["W"], self.stride, self.padding
+        rows, (height, width) = dy.reshape(-1, W.shape[3]), dy.shape[1:3]
+        self.grads["W"], dx = np.empty_like(W), np.zeros_like(self.x)
+        for i, j in np.ndindex(W.shape[:2]):
+            pixels = np.s_[:, i : i + s * height : s, j : j + s * width : s]
+            self.grads["W"][i, j] = self.x[pixels].reshape(-1, W.shape[2]).T @ rows
+            dx[pixels] += dy @ W[i, j].T
+        return dx[:, p : dx.shape[1] - p, p : dx.shape[2] - p]  # without the padding
 
 
 class BatchNorm(Layer):
@@ -378,24 +363,16 @@ class BatchNorm(Layer):
         dtype: type = np.float64,
     ):
         super().__init__()
-        self.params = {
-            "gamma": np.ones(channels, dtype),
-            "beta": np.zeros(channels, dtype),
-        }
-        self.running_mean = np.zeros(channels, dtype)
-        self.running_var = np.ones(channels, dtype)
+        gamma, beta = np.ones(channels, dtype), np.zeros(channels, dtype)
+        self.params = {"gamma": gamma, "beta": beta}
+        self.running_mean, self.running_var = beta.copy(), gamma.copy()
         self.momentum, self.epsilon, self.training = momentum, epsilon, True
 
     def forward(self, x: Array) -> Array:
-        check_batch(x, width=len(self.running_mean))
+        check_batch(x, width=len(self.running_mean), least=1 + self.training)
         self.axes = tuple(range(x.ndim - 1))  # all but the channels
         if self.training:
-            n = x[..., 0].size
-            if n == 1:
-                raise ValueError(
-                    "one number a channel has no variance: use more images"
-                )
-            mean, var = x.mean(axis=self.axes), x.var(axis=self.axes)
+            mean, var, n = x.mean(self.axes), x.var(self.axes), x[..., 0].size
             self.running_mean += self.momentum * (mean - self.running_mean)
             self.running_var += self.momentum * (var * n / (n - 1) - self.running_var)
         else:
@@ -405,12 +382,12 @@ class BatchNorm(Layer):
         return self.params["gamma"] * self.x_hat + self.params["beta"]
 
     def backward(self, dy: Array) -> Array:
-        self.grads["gamma"] = (dy * self.x_hat).sum(axis=self.axes)
-        self.grads["beta"] = dy.sum(axis=self.axes)
+        self.grads["gamma"] = (dy * self.x_hat).sum(self.axes)
+        self.grads["beta"] = dy.sum(self.axes)
         d = dy * self.params["gamma"]  # by x_hat
         if self.training:
-            along = (d * self.x_hat).mean(axis=self.axes)
-            d = d - d.mean(axis=self.axes) - self.x_hat * along
+            along = (d * self.x_hat).mean(self.axes)
+            d = d - d.mean(self.axes) - self.x_hat * along
         return d / self.deviation
 
 
@@ -627,10 +604,13 @@ def check_gradients(
     return errors
 
 
-def check_batch(x: Array, ndim: int | None = None, width: int | None = None) -> None:
+def check_batch(
+    x: Array, ndim: int | None = None, width: int | None = None, least: int = 1
+) -> None:
     """Raise ValueError unless x is a batch of finite floats that is not empty.
 
     It has the shape (N, width) or (N, H, W, width); `ndim` and `width` hold it to one.
+    There must be at least `least` numbers in each column or channel.
     """
     shapes = {2: "(N, width)", 4: "(N, H, W, channels)"}
     wanted = shapes[ndim] if ndim else "(N, width) or (N, H, W, channels)"
@@ -643,6 +623,8 @@ def check_batch(x: Array, ndim: int | None = None, width: int | None = None) -> 
     if width is not None and x.shape[-1] != width:
         noun = "columns" if x.ndim == 2 else "channels"
         raise ValueError(f"the batch has {x.shape[-1]} {noun}, the layer needs {width}")
+    if x[..., 0].size < least:
+        raise ValueError(f"{least} numbers a channel are needed: use more images")
     if not np.isfinite([x.min(), x.max()]).all():
         raise ValueError("the batch holds NaN or infinity")
 

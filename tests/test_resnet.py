@@ -93,7 +93,17 @@ def test_signal_keeps_its_size_through_56_layers():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet19", "resnet2", "resnet9", "resnet", "resnet-20", "vgg20", "resnet²0", "20"]
+    "name",
+    [
+        "resnet19",
+        "resnet2",
+        "resnet9",
+        "resnet",
+        "resnet-20",
+        "vgg20",
+        "resnet²0",
+        "20",
+    ],
 )
 def test_unknown_name_says_which_exist(name):
     with pytest.raises(ValueError, match=f"unknown model '{name}'.*resnet20.*6n"):

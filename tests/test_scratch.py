@@ -1,5 +1,7 @@
 """The NumPy network: its gradients by two independent ways, and its errors."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,26 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import resnet
 import scratch
 from scratch import (
     GELU,
     MSE,
     SGD,
     Adam,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
     LeakyReLU,
     Linear,
     ReLU,
+    ResidualBlock,
     Sequential,
+    ShortcutA,
     Sigmoid,
     Tanh,
+    make_block,
+    make_resnet,
 )
 from scratch import SoftmaxCrossEntropy as CrossEntropy
 
@@ -236,16 +246,279 @@ def test_weights_start_with_hes_deviation():
     assert (layer.params["b"] == 0).all()
 
 
+# ---------------------------------------------------------------- images
+
+
+def channels_first(a):
+    return torch.tensor(a).permute(0, 3, 1, 2)
+
+
+@given(
+    seed=seeds,
+    size=st.integers(1, 5),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 3),
+    height=st.integers(5, 9),
+    width=st.integers(5, 9),
+)
+def test_convolution_is_pytorchs(seed, size, stride, padding, height, width):
+    generator = np.random.default_rng(seed)
+    layer = Conv2d(3, 2, generator, size, stride, padding)
+    x = generator.standard_normal((2, height, width, 3))
+    twin_x = channels_first(x).requires_grad_()
+    twin_W = torch.tensor(scratch.pytorch_layout(layer.params["W"])).requires_grad_()
+    expected = F.conv2d(twin_x, twin_W, stride=stride, padding=padding)
+    y = layer.forward(x)
+    dy = generator.standard_normal(y.shape)
+    expected.backward(channels_first(dy))
+    dx, dW = layer.backward(dy), scratch.pytorch_layout(layer.grads["W"])
+    assert torch.allclose(channels_first(y), expected, rtol=0, atol=1e-10)
+    assert torch.allclose(channels_first(dx), twin_x.grad, rtol=0, atol=1e-10)
+    assert np.allclose(dW, twin_W.grad, rtol=0, atol=1e-10)
+
+
+def test_convolution_starts_with_hes_deviation_and_keeps_float32():
+    layer = Conv2d(50, 60, np.random.default_rng(0), dtype=np.float32)
+    deviation = layer.params["W"].std()
+    assert deviation == pytest.approx(np.sqrt(2 / (9 * 50)), rel=0.01)
+    x = np.ones((1, 4, 4, 50), np.float32)
+    y = layer.forward(x)
+    assert y.dtype == layer.backward(y).dtype == np.float32
+
+
+def test_convolution_takes_at_most_three_times_as_long_as_pytorch():
+    layer = Conv2d(16, 16, np.random.default_rng(0), dtype=np.float32)
+    x = np.random.default_rng(1).standard_normal((64, 32, 32, 16)).astype(np.float32)
+    twin_x = channels_first(x).contiguous().requires_grad_()
+    twin_W = torch.tensor(scratch.pytorch_layout(layer.params["W"])).contiguous()
+    twin_W.requires_grad_()
+
+    def ours():
+        layer.forward(x)
+        layer.backward(x)
+
+    def theirs():
+        F.conv2d(twin_x, twin_W, padding=1).backward(twin_x.detach())
+
+    threads, ratio = torch.get_num_threads(), np.inf
+    torch.set_num_threads(1)
+    try:
+        for _ in range(5):  # another program may disturb one of the rounds
+            ratio = min(ratio, best_time(ours) / best_time(theirs))
+            if ratio <= 3:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    assert ratio <= 3
+
+
+def best_time(function):
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@given(
+    seed=seeds,
+    images=st.integers(1, 4),
+    pixels=st.sampled_from([(), (1, 2), (3, 2)]),
+    training=st.booleans(),
+    constant=st.booleans(),
+)
+def test_normalisation_is_pytorchs(seed, images, pixels, training, constant):
+    if images * max(1, int(np.prod(pixels))) == 1:
+        images = 2  # one number a channel cannot be normalised
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((images, *pixels, 5)) * 3 + 2
+    if constant:
+        x[..., 1] = 4.0
+    ours = BatchNorm(5)
+    kind = torch.nn.BatchNorm2d if pixels else torch.nn.BatchNorm1d
+    theirs = kind(5, dtype=torch.float64).train(training)
+    ours.training = training
+    for own, other in (
+        (ours.params["gamma"], theirs.weight),
+        (ours.params["beta"], theirs.bias),
+        (ours.running_mean, theirs.running_mean),
+        (ours.running_var, theirs.running_var),
+    ):
+        own[:] = generator.uniform(0.5, 2, 5)
+        other.data = torch.tensor(own.copy())
+    twin = torch.tensor(x, requires_grad=True)
+    last = x.ndim - 1
+    expected = theirs(twin.movedim(last, 1)).movedim(1, last)
+    y = ours.forward(x)
+    dy = generator.standard_normal(y.shape)
+    expected.backward(torch.tensor(dy))
+    pairs = [
+        (y, expected.detach()),
+        (ours.backward(dy), twin.grad),
+        (ours.grads["gamma"], theirs.weight.grad),
+        (ours.grads["beta"], theirs.bias.grad),
+        (ours.running_mean, theirs.running_mean),
+        (ours.running_var, theirs.running_var),
+    ]
+    for own, other in pairs:
+        assert np.allclose(own, other, rtol=1e-7, atol=1e-7)
+
+
+def test_normalisation_of_one_image_needs_evaluation_mode():
+    layer, x = BatchNorm(3), np.ones((1, 3))
+    with pytest.raises(ValueError, match="2 numbers a channel are needed"):
+        layer.forward(x)
+    assert layer.forward(np.ones((1, 2, 1, 3))).shape == (1, 2, 1, 3)
+    layer.training = False
+    assert layer.forward(x).shape == (1, 3)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+@pytest.mark.parametrize("training", [True, False])
+def test_every_gradient_of_a_network_of_two_blocks_is_autograds(shortcut, training):
+    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
+    theirs = torch.nn.Sequential(
+        resnet.BasicBlock(3, 4, 1, shortcut), resnet.BasicBlock(4, 6, 2, shortcut)
+    ).double()
+    for p in theirs.parameters():  # no factor may hide as a one or a zero
+        p.data += 0.3 * torch.randn_like(p)
+    ours = Sequential(
+        make_block(3, 4, 1, generator, shortcut),
+        make_block(4, 6, 2, generator, shortcut),
+    )
+    scratch.load_state(ours, arrays(theirs))
+    scratch.set_training(ours, training)
+    theirs.train(training)
+    x = generator.standard_normal((4, 6, 6, 3))
+    twin_x = channels_first(x).requires_grad_()
+    expected, y = theirs(twin_x), ours.forward(x)
+    dy = generator.standard_normal(y.shape)
+    expected.backward(channels_first(dy))
+    dx = ours.backward(dy)
+    assert torch.allclose(channels_first(y), expected, rtol=0, atol=1e-8)
+    assert torch.allclose(channels_first(dx), twin_x.grad, rtol=0, atol=1e-8)
+    parameters = dict(theirs.named_parameters())
+    assert len(parameters) == len(ours.grads)
+    for (name, p), g in zip(parameters.items(), ours.grads.values()):
+        assert np.allclose(scratch.pytorch_layout(g), p.grad, rtol=0, atol=1e-8), name
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+@pytest.mark.parametrize("depth", [8, 20])
+def test_whole_network_is_pytorchs(shortcut, depth):
+    torch.manual_seed(0)
+    theirs = resnet.build_model(f"resnet{depth}", shortcut).double().eval()
+    ours = make_resnet(
+        depth, np.random.default_rng(0), shortcut=shortcut, dtype=np.float64
+    )
+    scratch.load_state(ours, arrays(theirs))
+    scratch.set_training(ours, False)
+    x = np.random.default_rng(1).standard_normal((2, 32, 32, 3))
+    with torch.no_grad():
+        expected = theirs(channels_first(x))
+    assert np.allclose(ours.forward(x), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_network_in_float32_stays_so():
+    model = make_resnet(8, np.random.default_rng(0), widths=(4, 6, 8))
+    optimiser = SGD(model, 0.1, 0.9, True, 0.01)
+    x = np.random.default_rng(1).standard_normal((3, 32, 32, 3)).astype(np.float32)
+    loss = CrossEntropy()
+    loss.forward(model.forward(x), np.array([1, 2, 3]))
+    assert model.backward(loss.backward()).dtype == np.float32
+    optimiser.step()
+    assert {a.dtype for _, a in scratch.list_state(model)} == {np.dtype(np.float32)}
+
+
+def test_average_pool_and_shortcut_have_numerical_gradients():
+    x = np.random.default_rng(0).standard_normal((2, 5, 4, 3))
+    for layer, shape in (
+        (GlobalAveragePool(), (2, 3)),
+        (ShortcutA(2, 2), (2, 3, 2, 5)),
+        (ResidualBlock(Conv2d(3, 3, np.random.default_rng(1)), Sequential()), x.shape),
+    ):
+        assert layer.forward(x).shape == shape
+        assert scratch.check_gradients(layer, x)["x"] < 1e-6
+
+
+def arrays(model):
+    return {name: t.numpy().copy() for name, t in model.state_dict().items()}
+
+
+def damaged(state, change):
+    """The state with one tensor lost, renamed, reshaped, or added."""
+    items = list(state.items())
+    change(items)
+    return dict(items)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop(), r"a bias of shape \(10,\) is missing at the end"),
+        (lambda s: s.append(("more.weight", np.ones(3))), "more.weight has no place"),
+        (lambda s: s.pop(2), r"bn1.running_mean \(16,\) stands where a bias of shape"),
+        (
+            lambda s: s.__setitem__(0, ("conv1.weight", np.ones((16, 3, 5, 5)))),
+            r"conv1.weight \(16, 3, 5, 5\) stands where a weight of shape \(16, 3, 3",
+        ),
+    ],
+)
+def test_state_that_does_not_fit_is_named_and_changes_nothing(change, message):
+    model = make_resnet(8, np.random.default_rng(0))
+    before = [a.copy() for _, a in scratch.list_state(model)]
+    with pytest.raises(ValueError, match=message):
+        scratch.load_state(
+            model, damaged(arrays(resnet.build_model("resnet8")), change)
+        )
+    after = [a for _, a in scratch.list_state(model)]
+    assert all((a == b).all() for a, b in zip(before, after))
+
+
+def test_state_of_another_depth_or_shortcut_is_refused():
+    model = make_resnet(8, np.random.default_rng(0))
+    for name, shortcut in (("resnet14", "A"), ("resnet8", "B")):
+        with pytest.raises(ValueError, match="stands where|has no place"):
+            scratch.load_state(model, arrays(resnet.build_model(name, shortcut)))
+
+
+def test_state_round_trips():
+    theirs = resnet.build_model("resnet8", "B")
+    ours = make_resnet(8, np.random.default_rng(0), shortcut="B")
+    scratch.load_state(ours, arrays(theirs))
+    names = [n for n in theirs.state_dict() if not n.endswith("num_batches_tracked")]
+    back = {n: torch.tensor(a) for n, (_, a) in zip(names, scratch.list_state(ours))}
+    for name, tensor in back.items():
+        assert torch.equal(tensor, theirs.state_dict()[name]), name
+
+
 # ---------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
     "x, message",
     [
-        (np.ones(3), r"shape \(N, width\), not \(3,\)"),
+        (np.ones((2, 4, 4, 5)), "5 channels, the layer needs 3"),
+        (np.ones((2, 3)), r"shape \(N, H, W, channels\), not \(2, 3\)"),
+        (np.ones((0, 4, 4, 3)), "batch is empty"),
+        (np.full((1, 4, 4, 3), np.nan), "NaN or infinity"),
+        (np.ones((1, 4, 4, 3), np.uint8), "floats, not uint8"),
+    ],
+)
+def test_wrong_images_are_named(x, message):
+    with pytest.raises(ValueError, match=message):
+        Conv2d(3, 2, np.random.default_rng(0)).forward(x)
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (np.ones(3), r"shape \(N, width\).* not \(3,\)"),
         (np.ones((2, 3, 1)), r"not \(2, 3, 1\)"),
         ([[1.0, 2.0, 3.0]], "shape"),
-        (np.ones((2, 4)), "4 columns, the layer 3 inputs"),
+        (np.ones((2, 4)), "4 columns, the layer needs 3"),
         (np.ones((2, 3), int), "floats, not int64"),
         (np.ones((0, 3)), "batch is empty"),
         (np.array([[1, np.nan, 2.0]]), "NaN or infinity"),

@@ -259,6 +259,136 @@ WRONG = {
             """,
         ),
     ],
+    "ex-5-1": [
+        """
+        weights = 0
+        for size, stride, padding in layers:
+            n = (n + padding - size) // stride + 1  # one side of the frame
+            weights += size**2 * channels**2
+        return n, weights
+        """,
+        """
+        weights = 0
+        for size, stride, padding in layers:
+            n = (n + 2 * padding - size) // stride + 1
+            weights += size**2 * channels  # one input channel
+        return n, weights
+        """,
+        """
+        weights = 0
+        for size, stride, padding in layers:
+            n = -(-(n + 2 * padding - size) // stride) + 1  # rounded up
+            weights += size**2 * channels**2
+        return n, weights
+        """,
+    ],
+    "ex-5-2": [
+        (
+            """
+            N, H, W, C = x.shape
+            squares = x.reshape(N, H // 2, 2, W // 2, 2, C)
+            self.shape = x.shape
+            return squares.max(axis=(2, 4))
+            """,
+            """
+            N, H, W, C = self.shape
+            dx = np.zeros((N, H // 2, 2, W // 2, 2, C))
+            dx += dy[:, :, None, :, None]  # to all four
+            return dx.reshape(self.shape)
+            """,
+        ),
+        (
+            """
+            N, H, W, C = x.shape
+            squares = x.reshape(N, H // 2, 2, W // 2, 2, C)
+            y = np.maximum(squares.max(axis=(2, 4)), 0)  # never below 0
+            self.greatest = squares == y[:, :, None, :, None]
+            return y
+            """,
+            """
+            N, H, _, W, _, C = self.greatest.shape
+            dx = self.greatest * dy[:, :, None, :, None]
+            return dx.reshape(N, 2 * H, 2 * W, C)
+            """,
+        ),
+    ],
+    "ex-5-3": [
+        """
+        scale = gamma / np.sqrt(var + epsilon)
+        return W * scale, beta - mean  # the mean not scaled
+        """,
+        """
+        scale = gamma / np.sqrt(var)  # no epsilon
+        return W * scale, beta - mean * scale
+        """,
+        """
+        scale = gamma / np.sqrt(var + epsilon)
+        W *= scale  # the caller's weights are changed
+        return W, beta - mean * scale
+        """,
+        """
+        scale = gamma / np.sqrt(var + epsilon)
+        return W * scale, -mean * scale  # beta is lost
+        """,
+    ],
+    "ex-5-4": [
+        (
+            """
+            body, shortcut, relu = self.layers
+            self.share = float(self.generator.random() >= self.drop)  # always
+            y = shortcut.forward(x) + self.share * body.forward(x)
+            return relu.forward(y)
+            """,
+            """
+            body, shortcut, relu = self.layers
+            dy = relu.backward(dy)
+            return shortcut.backward(dy) + body.backward(self.share * dy)
+            """,
+        ),
+        (
+            """
+            body, shortcut, relu = self.layers
+            self.share = 1 - self.drop
+            if self.training:
+                self.share = float(self.generator.random() >= self.drop)
+            y = shortcut.forward(x)
+            if self.share:
+                y = y + self.share * body.forward(x)
+            return relu.forward(y)
+            """,
+            """
+            body, shortcut, relu = self.layers
+            dy = relu.backward(dy)
+            dx = shortcut.backward(dy)
+            if self.share:
+                dx = dx + body.backward(self.share * dy)
+            return dx  # the old gradients stay
+            """,
+        ),
+        (
+            """
+            body, shortcut, relu = self.layers
+            self.share = 1.0  # evaluation: the body at its full size
+            if self.training:
+                self.share = float(self.generator.random() >= self.drop)
+            y = shortcut.forward(x)
+            if self.share:
+                y = y + self.share * body.forward(x)
+            return relu.forward(y)
+            """,
+            """
+            body, shortcut, relu = self.layers
+            dy = relu.backward(dy)
+            dx = shortcut.backward(dy)
+            if self.share:
+                return dx + body.backward(self.share * dy)
+            for layer in every_layer(body):
+                if not isinstance(layer, Sequential):
+                    layer.grads = {n: 0 * p for n, p in layer.params.items()}
+            return dx
+            """,
+        ),
+    ],
     "ex-9-1": [
         "return recalls.mean()  # as if all classes were equally large",
         "return (recalls / images).sum() / (1 / images).sum()  # the small ones first",
