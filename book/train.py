@@ -48,6 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--shortcut", choices=["A", "B", "none"], help="the family's own"
     )
+    parser.add_argument("--stem", default="cifar", choices=["cifar", "imagenet"])
     for field in fields(helpers.Recipe):
         if field.name != "bf16":
             default = 50 if field.name == "epochs" else field.default
@@ -74,7 +75,8 @@ def run(options: argparse.Namespace, typed: str) -> None:
         torch.set_num_threads(options.threads)
     recipe = make_recipe(options, device)
     torch.manual_seed(recipe.seed)
-    model = resnet.build_model(options.model, options.shortcut).to(device)
+    model = resnet.build_model(options.model, options.shortcut, stem=options.stem)
+    model.to(device)
     files = Files(options.results, options.name or options.model)
     files.refuse_to_lose_work(options)
 
@@ -104,6 +106,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "command": typed,
         "model": options.model,
         "shortcut": model.shortcut,
+        "stem": options.stem,
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
         "data": {

@@ -62,7 +62,8 @@ def test_record_is_whole(name):
 @pytest.mark.parametrize("name", RECORDS)
 def test_weights_give_the_recorded_accuracy_to_the_image(name, full):
     record = helpers.read_record(name)
-    model = resnet.build_model(record["model"], record["shortcut"])
+    stem = record.get("stem", "cifar")  # older records had no other
+    model = resnet.build_model(record["model"], record["shortcut"], stem=stem)
     helpers.load_weights(model, helpers.RESULTS / f"{name}.safetensors")
     images, labels = helpers.to_tensors(full.test)
     scores = helpers.evaluate(model, images, labels)
