@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision import models
 
 from resnet import BasicBlock, build_model, count_parameters
 
@@ -22,6 +23,77 @@ def test_projection_adds_its_parameters():
 def test_depth_counts_the_layers_with_weights(depth):
     model = build_model(f"resnet{depth}")
     assert sum(p.ndim > 1 for p in model.parameters()) == depth
+
+
+IMAGENET = {  # of torchvision's documentation
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+}
+
+
+@pytest.mark.parametrize("name, parameters", IMAGENET.items())
+def test_imagenet_family_is_torchvisions(name, parameters):
+    theirs = models.get_model(name).eval()
+    ours = build_model(name, classes=1000, stem="imagenet").eval()
+    assert count_parameters(ours) == parameters
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "preresnet20"])
+def test_cifar_stem_keeps_the_resolution(name):
+    model = build_model(name, classes=7)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+    assert model.pool(model.conv1(torch.zeros(1, 3, 32, 32))).shape[2:] == (32, 32)
+    assert model.conv1.kernel_size == (3, 3)
+
+
+def test_imagenet_stem_leaves_a_sixteenth_of_the_pixels():
+    model = build_model("resnet8", stem="imagenet")
+    assert model.pool(model.conv1(torch.zeros(1, 3, 32, 32))).shape == (1, 16, 8, 8)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_plain_network_has_the_same_layers_and_adds_nothing():
+    model = build_model("resnet20", shortcut="none")
+    assert count_parameters(model) == PUBLISHED[20]
+    block, x = model.layer1[0].eval(), torch.randn(2, 16, 8, 8)
+    body = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
+    assert torch.equal(block(x), F.relu(body))
+
+
+def test_preactivation_keeps_a_clean_path_through_a_stage():
+    torch.manual_seed(0)
+    model = build_model("preresnet20")
+    assert count_parameters(model) == PUBLISHED[20] + 2 * (64 - 16) - 2 * (16 + 32)
+    for block in model.layer1:
+        torch.nn.init.zeros_(block.conv2.weight)
+    x = torch.randn(2, 16, 8, 8)
+    assert torch.equal(model.layer1(x), x)  # negative numbers, too
+    block = build_model("preresnet8").layer2[0].eval()
+    body = block.conv1(F.relu(block.bn1(x)))
+    body = block.conv2(F.relu(block.bn2(body)))
+    assert torch.equal(block(x), body + block.downsample(x))
+
+
+def test_preactivation_ends_with_normalisation_and_relu():
+    model, seen = build_model("preresnet8"), {}
+    model.bn1.register_forward_hook(lambda m, i, o: seen.update(bn=o))
+    model.fc.register_forward_hook(lambda m, i, o: seen.update(fc=i[0]))
+    model(torch.randn(4, 3, 32, 32))
+    assert torch.allclose(seen["fc"], F.relu(seen["bn"]).mean(dim=(2, 3)))
+
+
+def test_unknown_stem_is_named():
+    with pytest.raises(ValueError, match="'cifar' or 'imagenet', got 'big'"):
+        build_model("resnet18", stem="big")
 
 
 def test_counts_only_what_is_trained():

@@ -389,6 +389,79 @@ WRONG = {
             """,
         ),
     ],
+    "ex-6-1": [
+        """
+        if kind == "basic":
+            return 9 * in_channels * channels + 9 * channels**2 + 4 * channels
+        out = 4 * channels
+        weights = in_channels * channels + 9 * channels**2 + channels * out
+        return weights + 4 * channels  # the last normalisation forgotten
+        """,
+        """
+        if kind == "basic":
+            return 2 * 9 * in_channels * channels  # no normalisation
+        return 2 * in_channels * channels + 9 * channels**2
+        """,
+    ],
+    "ex-6-2": [
+        "return 1 + sum(size - 1 for size, stride in layers)  # no strides",
+        """
+        field, jump = 1, 1
+        for size, stride in layers:
+            jump *= stride  # too early
+            field += (size - 1) * jump
+        return field
+        """,
+        """
+        field = 1
+        for size, stride in layers:
+            field = field * stride + size - stride  # from the wrong end
+        return field
+        """,
+    ],
+    "ex-6-3": [
+        """
+        blocks = [block(in_channels, width, stride, shortcut)]
+        for _ in range(count - 1):
+            blocks.append(block(width, width, 1, shortcut))  # no expansion
+        return nn.Sequential(*blocks)
+        """,
+        """
+        blocks = [block(in_channels, width, stride, shortcut)]
+        for _ in range(count):  # one too many
+            blocks.append(block(width * block.expansion, width, 1, shortcut))
+        return nn.Sequential(*blocks)
+        """,
+        """
+        blocks = [block(in_channels, width, stride, shortcut)]
+        for _ in range(count - 1):
+            blocks.append(block(width * block.expansion, width))  # shortcut dropped
+        return nn.Sequential(*blocks)
+        """,
+    ],
+    "ex-6-4": [
+        """
+        return nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, stride=2, bias=False),  # B
+            nn.BatchNorm2d(channels),
+        )
+        """,
+        """
+        return nn.Sequential(
+            nn.MaxPool2d(2),
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        """,
+        """
+        return nn.Sequential(
+            nn.AvgPool2d(2),
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        )
+        """,
+    ],
     "ex-9-1": [
         "return recalls.mean()  # as if all classes were equally large",
         "return (recalls / images).sum() / (1 / images).sum()  # the small ones first",
