@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +61,20 @@ class Images(NamedTuple):
 def in_order(images: np.ndarray, labels: np.ndarray) -> Images:
     """Return a part of the full set, where each image stands in its original place."""
     return Images(images, np.asarray(labels, dtype=np.int64), np.arange(len(labels)))
+
+
+def only(part: Images, classes: Sequence[int]) -> Images:
+    """Return the images of some classes, whose labels become 0, 1, … in this order.
+
+    Raises ValueError for a class that does not exist, or one named twice.
+    """
+    if len(set(classes)) != len(classes) or not set(classes) <= {*range(len(CLASSES))}:
+        raise ValueError(f"classes are different numbers from 0 to 9, not {classes}")
+    number = np.full(len(CLASSES), -1)
+    number[list(classes)] = np.arange(len(classes))
+    labels = number[part.labels]
+    kept = labels >= 0
+    return Images(part.images[kept], labels[kept], part.indices[kept])
 
 
 class Cifar10(NamedTuple):

@@ -57,6 +57,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default=None)
     parser.add_argument("--device", default=None, help="cpu, cuda, mps, …")
     parser.add_argument("--threads", type=int, default=None, help="for the CPU")
+    parser.add_argument(
+        "--classes", type=int, nargs="+", help="train on some of the ten, by number"
+    )
     parser.add_argument("--sample", action="store_true", help="train on the sample")
     parser.add_argument(
         "--validation", type=int, default=0, help="training images to set aside"
@@ -75,15 +78,17 @@ def run(options: argparse.Namespace, typed: str) -> None:
         torch.set_num_threads(options.threads)
     recipe = make_recipe(options, device)
     torch.manual_seed(recipe.seed)
-    model = resnet.build_model(options.model, options.shortcut, stem=options.stem)
-    model.to(device)
+    classes = options.classes or [*range(len(cifar10.CLASSES))]
+    model = resnet.build_model(
+        options.model, options.shortcut, len(classes), options.stem
+    ).to(device)
     files = Files(options.results, options.name or options.model)
     files.refuse_to_lose_work(options)
 
     data = cifar10.load_sample() if options.sample else cifar10.load_full()
-    kept, held_out = set_aside(data.train, options.validation)
+    kept, held_out = set_aside(cifar10.only(data.train, classes), options.validation)
     train, validation = (helpers.to_tensors(p, device) for p in (kept, held_out))
-    test = helpers.to_tensors(data.test, device)
+    test = helpers.to_tensors(cifar10.only(data.test, classes), device)
     print(
         f"{options.model}, {resnet.count_parameters(model):,} parameters, on "
         f"{len(train[0]):,} images; {device.type}, {torch.get_num_threads()} threads, "
@@ -107,6 +112,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "model": options.model,
         "shortcut": model.shortcut,
         "stem": options.stem,
+        "classes": classes,
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
         "data": {

@@ -490,3 +490,18 @@ def test_command_line_ends_with_one_sentence(cache, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cifar10.main(["paint"])
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_some_classes_are_renumbered_in_the_order_asked_for(sample):
+    part = cifar10.only(sample.test, [9, 2])
+    assert len(part.images) == len(part.labels) == len(part.indices) == 200
+    for new, old in enumerate((9, 2)):
+        kept = sample.test.labels == old
+        assert (part.indices[part.labels == new] == sample.test.indices[kept]).all()
+        assert (part.images[part.labels == new] == sample.test.images[kept]).all()
+
+
+@pytest.mark.parametrize("classes", [[1, 1], [10], [-1, 2]])
+def test_classes_that_do_not_exist_are_named(sample, classes):
+    with pytest.raises(ValueError, match="different numbers from 0 to 9"):
+        cifar10.only(sample.test, classes)

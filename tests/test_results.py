@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cifar10
 import helpers
 import resnet
 
@@ -62,10 +63,11 @@ def test_record_is_whole(name):
 @pytest.mark.parametrize("name", RECORDS)
 def test_weights_give_the_recorded_accuracy_to_the_image(name, full):
     record = helpers.read_record(name)
-    stem = record.get("stem", "cifar")  # older records had no other
-    model = resnet.build_model(record["model"], record["shortcut"], stem=stem)
+    classes = record.get("classes", [*range(10)])  # older records had no others
+    stem = record.get("stem", "cifar")
+    model = resnet.build_model(record["model"], record["shortcut"], len(classes), stem)
     helpers.load_weights(model, helpers.RESULTS / f"{name}.safetensors")
-    images, labels = helpers.to_tensors(full.test)
+    images, labels = helpers.to_tensors(cifar10.only(full.test, classes))
     scores = helpers.evaluate(model, images, labels)
     assert scores["correct"] == record["test"]["correct"]
 

@@ -116,6 +116,20 @@ def test_images_set_aside_are_the_same_in_every_run_and_in_no_other_part(sample)
         train.set_aside(sample.train, 2_000)
 
 
+def test_some_classes_can_be_trained_on_with_another_stem_and_shortcut(tmp_path):
+    words = "--epochs 1 --classes 8 0 9 --stem imagenet --shortcut none"
+    process = start(tmp_path, *words.split())
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    record = json.loads((tmp_path / "run.json").read_text())
+    told = record["classes"], record["stem"], record["shortcut"]
+    assert told == ([8, 0, 9], "imagenet", "none")
+    assert record["data"]["train_images"] == 600
+    assert record["test"]["images"] == 300
+    model = resnet.build_model("resnet8", "none", classes=3, stem="imagenet")
+    helpers.load_weights(model, tmp_path / "run.safetensors")
+
+
 def test_old_record_is_not_overwritten_unasked(finished):
     before = (finished[0] / "run.json").read_bytes()
     process = start(finished[0])
@@ -168,7 +182,9 @@ def test_long_run_shows_a_bar(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("resnet18 --sample", "unknown model 'resnet18'"),
+        ("resnet19 --sample", "unknown model 'resnet19'"),
+        ("resnet8 --sample --classes 2 2", "classes are different numbers from 0 to 9"),
+        ("resnet8 --sample --classes 2 10", "classes are different numbers from 0"),
         ("resnet8 --sample --device abacus", "no device 'abacus' here"),
     ],
 )
