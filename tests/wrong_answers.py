@@ -368,6 +368,28 @@ WRONG = {
         (
             """
             body, shortcut, relu = self.layers
+            self.share = 1 - self.drop
+            if self.training:
+                self.share = float(self.generator.random() >= self.drop)
+            y = shortcut.forward(x)
+            if self.share:
+                y = y + self.share * body.forward(x)
+            return relu.forward(y)
+            """,
+            """
+            body, shortcut, relu = self.layers
+            dy = relu.backward(dy)
+            dx = shortcut.backward(dy)
+            if self.share:
+                return dx + body.backward(self.share * dy)
+            for g in body.grads.values():
+                g *= 0  # at first there are none
+            return dx
+            """,
+        ),
+        (
+            """
+            body, shortcut, relu = self.layers
             self.share = 1.0  # evaluation: the body at its full size
             if self.training:
                 self.share = float(self.generator.random() >= self.drop)
