@@ -284,9 +284,8 @@ def write(runs: list[dict], rates: dict, data: cifar10.Cifar10, machine: dict) -
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": "python book/finetune.py",
         "data": {"source": data.source, "sha256": cifar10.digest(data)},
-        "protocol": "carried over from the record animals; rates chosen at 100 labelled "
-        "images a class on 2,000 training images outside all runs; test set used "
-        "once",
+        "protocol": "carried over from the record animals; rates chosen at 100 images "
+        "a class, on 2,000 training images outside all runs; test set used once",
         "machine": machine,
         "steps": {str(k): steps for k, steps in STEPS.items()},
         "rates": rates,
