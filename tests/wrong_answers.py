@@ -484,6 +484,89 @@ WRONG = {
         )
         """,
     ],
+    "ex-8-1": [
+        """
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return len(trained) / len(list(model.parameters()))  # tensors, not numbers
+        """,
+        """
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        return trained / max(frozen, 1)  # over the rest
+        """,
+        """
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return trained / sum(t.numel() for t in model.state_dict().values())
+        """,
+    ],
+    "ex-8-2": [
+        """
+        freeze(model)
+        for name in [*model.stages[-count:], "fc"]:  # -0 is 0: all
+            freeze(model.get_submodule(name), False)
+        """,
+        """
+        first = len(model.stages) - count
+        for name in model.stages[:first]:  # the stem is not frozen
+            freeze(model.get_submodule(name))
+        """,
+        """
+        freeze(model)
+        first = len(model.stages) - count
+        for name in model.stages[first:]:  # nor is the head trained
+            freeze(model.get_submodule(name), False)
+        """,
+    ],
+    "ex-8-3": [
+        """
+        return {n: alpha * before[n] + (1 - alpha) * after[n] for n in after}
+        """,
+        """
+        return {n: (1 - alpha) * before[n] + alpha * t for n, t in after.items()}
+        """,
+        """
+        mixed = dict(after)  # the counts are the same tensors
+        for name, new in after.items():
+            if new.is_floating_point():
+                mixed[name] = (1 - alpha) * before[name] + alpha * new
+        return mixed
+        """,
+        """
+        mixed = {name: t.clone() for name, t in after.items()}
+        for name in mixed:
+            if "running" not in name and mixed[name].is_floating_point():
+                mixed[name] = (1 - alpha) * before[name] + alpha * after[name]
+        return mixed  # the statistics of one network for the weights of another
+        """,
+    ],
+    "ex-8-4": [
+        """
+        total = sum((p**2).sum() for p in model.parameters())  # to 0
+        return strength / 2 * total
+        """,
+        """
+        total = torch.zeros(())
+        for name, p in model.named_parameters():
+            start = 0 if name.startswith("fc.") else state[name]
+            total = total + ((p - start) ** 2).sum()  # what is frozen, too
+        return strength / 2 * total
+        """,
+        """
+        total = torch.zeros(())
+        for name, p in model.named_parameters():
+            if p.requires_grad and not name.startswith("fc."):
+                total = total + ((p - state[name]) ** 2).sum()
+        return strength / 2 * total  # no head
+        """,
+        """
+        total = torch.zeros(())
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                start = 0 if name.startswith("fc.") else state[name]
+                total = total + ((p.detach() - start) ** 2).sum()  # no gradient
+        return (strength / 2 * total).requires_grad_()
+        """,
+    ],
     "ex-9-1": [
         "return recalls.mean()  # as if all classes were equally large",
         "return (recalls / images).sum() / (1 / images).sum()  # the small ones first",
