@@ -4,7 +4,7 @@
 #   make test      check everything: lint, unit, notebooks, site (each also by itself)
 #   make lab       open the chapters in JupyterLab
 #   make outputs   run the notebooks whose outputs are stale, and store the new ones
-#   make full      make the recorded runs again (about an hour on two cores)
+#   make full      make the recorded runs again (about four hours on two cores)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -49,6 +49,20 @@ full: .venv/ready
 	for seed in 0 1 2; do $(BIN)/python book/train.py resnet8 --epochs 10 \
 	  --validation 5000 --seed $$seed --threads 2 --name resnet8-$$seed \
 	  --results book/results --overwrite --resume || exit 1; done
+	for depth in 20 56; do \
+	  $(BIN)/python book/train.py resnet$$depth --epochs 10 --validation 5000 \
+	    --threads 2 --name short-resnet$$depth --results book/results \
+	    --overwrite --resume || exit 1; \
+	  $(BIN)/python book/train.py resnet$$depth --shortcut none --epochs 10 \
+	    --validation 5000 --threads 2 --name short-plain$$depth \
+	    --results book/results --overwrite --resume || exit 1; done
+	for seed in 0 1 2; do $(BIN)/python book/train.py resnet8 --stem imagenet \
+	  --epochs 10 --validation 5000 --seed $$seed --threads 2 \
+	  --name imagenet-stem-$$seed --results book/results \
+	  --overwrite --resume || exit 1; done
+	$(BIN)/python book/train.py resnet20 --classes 2 3 4 5 6 7 --epochs 20 \
+	  --threads 2 --name animals --results book/results --overwrite --resume
+	$(BIN)/python book/finetune.py
 	$(BIN)/python book/train_mlp.py
 	$(BIN)/python book/baselines.py
 	$(BIN)/python book/_tools/cover.py

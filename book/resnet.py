@@ -103,6 +103,8 @@ def make_stage(
 class PreActivationResNet(ResNet):
     """A ResNet whose normalisation and ReLU come last, once, and not in the stem.
 
+    `bn1` is here the one before the head. In the paper the first block's shortcut
+    starts after that block's first ReLU; here it starts at the stem's output.
     Source: He et al. (2016b), figure 1b and appendix. Taught in chapter 6.
     """
 

@@ -426,18 +426,18 @@ WRONG = {
         """,
     ],
     "ex-6-2": [
-        "return 1 + sum(size - 1 for size, stride in layers)  # no strides",
+        "return 1 + sum((size - 1) * d for size, _, d in layers)  # no strides",
         """
         field, jump = 1, 1
-        for size, stride in layers:
+        for size, stride, dilation in layers:
             jump *= stride  # too early
-            field += (size - 1) * jump
+            field += (size - 1) * dilation * jump
         return field
         """,
         """
         field = 1
-        for size, stride in layers:
-            field = field * stride + size - stride  # from the wrong end
+        for size, stride, dilation in layers:
+            field = field * stride + (size - 1) * dilation + 1 - stride  # wrong end
         return field
         """,
     ],
