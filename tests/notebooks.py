@@ -7,7 +7,15 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 EXERCISES = sorted(BOOK.glob("exercises/*.ipynb"))
-MODULES = ("helpers", "scratch", "resnet", "cifar10", "baselines", "metrics")
+MODULES = (
+    "helpers",
+    "scratch",
+    "resnet",
+    "cifar10",
+    "baselines",
+    "metrics",
+    "finetune",
+)
 
 
 def read(path):

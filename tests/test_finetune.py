@@ -88,7 +88,9 @@ def test_the_other_ways_move_every_part(state, vehicles, way):
 def test_gradual_starts_from_the_probes_head(state, vehicles):
     """With a rate of nearly 0 afterwards, it ends where a shorter probe does."""
     gradual = finetune.adapt("gradual", state, *vehicles, 8, 1e-12, seed=0)
-    probe = finetune.adapt("linear probe", state, *vehicles, 2, 0.1, seed=0)
+    probe = finetune.adapt(
+        "linear probe", state, *vehicles, 2, finetune.HEAD_RATE, seed=0
+    )
     assert torch.allclose(gradual.fc.weight, probe.fc.weight, atol=1e-6)
 
 
