@@ -48,7 +48,7 @@ def carry_over(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
     Everything else must fit, else RuntimeError names it. Taught in chapter 8.
     """
-    head = {f"fc.{name}": p for name, p in model.fc.named_parameters()}
+    head = {f"fc.{name}": p for name, p in model.fc.named_parameters()}  # as it is
     model.load_state_dict({**state, **head})
     return model
 
@@ -158,10 +158,9 @@ def adapt(
 
 
 def features(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return what each stage puts out, in evaluation mode, as (N, numbers).
+    """Return the mean over the pixels of what each stage puts out, (N, channels).
 
-    "pooled" is the mean over the pixels of the last stage, which the head gets.
-    Taught in chapter 8.
+    In evaluation mode; the last stage's is what the head gets. Taught in chapter 8.
     """
     model.eval()
     with torch.no_grad():
@@ -169,8 +168,7 @@ def features(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         found = {"stem": h}
         for name in model.stages:
             found[name] = h = model.get_submodule(name)(h)
-    found = {name: h.flatten(1) for name, h in found.items()}
-    return {**found, "pooled": h.mean(dim=(2, 3))}
+    return {name: h.mean(dim=(2, 3)) for name, h in found.items()}
 
 
 def cka(a: Tensor, b: Tensor) -> float:

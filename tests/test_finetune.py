@@ -164,9 +164,9 @@ def test_features_are_those_of_the_network(state):
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     found = finetune.features(model, images)
     sizes = [found[name].shape[1] for name in found]
-    assert list(found) == ["stem", "layer1", "layer2", "layer3", "pooled"]
-    assert sizes == [16 * 1024, 16 * 1024, 32 * 256, 64 * 64, 64]
-    logits = model.fc(found["pooled"])
+    assert list(found) == ["stem", "layer1", "layer2", "layer3"]
+    assert sizes == [16, 16, 32, 64]
+    logits = model.fc(found["layer3"])
     assert torch.allclose(logits, helpers.predict(model, images), atol=1e-5)
 
 
