@@ -94,6 +94,29 @@ def test_gradual_starts_from_the_probes_head(state, vehicles):
     assert torch.allclose(gradual.fc.weight, probe.fc.weight, atol=1e-6)
 
 
+@pytest.mark.parametrize("way", finetune.WAYS)
+def test_every_way_spends_the_same_steps_at_its_own_rates(
+    state, vehicles, way, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(
+        finetune,
+        "fine_tune",
+        lambda model, images, labels, groups, steps, seed: calls.append(
+            (steps, [group["lr"] for group in groups])
+        ),
+    )
+    finetune.adapt(way, state, *vehicles, 8, 0.4, seed=0)
+    assert sum(steps for steps, _ in calls) == 8
+    everything = [0.4] * 6
+    expected = {
+        "linear probe": [[0.4]],
+        "by stage": [[0.4, 0.2, 0.1, 0.05, 0.025, 0.025]],
+        "gradual": [[finetune.HEAD_RATE], everything],
+    }
+    assert [rates for _, rates in calls] == expected.get(way, [everything])
+
+
 def test_scratch_takes_nothing_over(state, vehicles):
     one = finetune.adapt("from scratch", state, *vehicles, 2, 1e-12, seed=3)
     torch.manual_seed(3)
