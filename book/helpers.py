@@ -5,6 +5,7 @@ teaches and later chapters use. Networks live in resnet.py, images in cifar10.py
 nothing here knows a model's name.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -22,9 +23,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import cifar10
+from workers import ALONE, Workers
 
 MODES = ("reduced", "full")
 RESULTS = Path(__file__).parent / "results"
@@ -97,6 +100,21 @@ def bf16_is_fast(device: torch.device) -> bool:
     return any(units.get(unit) for unit in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
+def keep_freed_memory() -> bool:
+    """Keep freed memory for the next tensor instead of giving it back to the system.
+
+    glibc gives each large tensor back when it is freed, so every step of training pays
+    for new pages. Returns whether the settings were made: elsewhere nothing happens.
+    Source: mallopt(3). Taught in chapter 10.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc: macOS, musl, Windows
+        return False
+    trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
+    return bool(mallopt(mmap_threshold, largest) and mallopt(trim_threshold, largest))
+
+
 # ---------------------------------------------------------------- data
 
 
@@ -151,9 +169,14 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; `warm_up` is the share of steps with a rising rate.
+    """How a network is trained.
 
-    Raises ValueError for no epochs, empty batches, or a warm-up outside (0, 1).
+    `warm_up` is the share of steps with a rising rate, after which it falls to zero
+    if `fall`, and stays otherwise. `optimizer` is "sgd" or "adam". `averaging` is the
+    share of the old average that a step keeps, where weights are averaged; 0 averages
+    nothing.
+    Raises ValueError for no epochs, empty batches, a warm-up outside (0, 1), an
+    averaging outside [0, 1), or an unknown optimizer.
     """
 
     epochs: int
@@ -163,6 +186,10 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
+    augment: bool = True
+    fall: bool = True
+    optimizer: str = "sgd"
+    averaging: float = 0.0
     bf16: bool = False
     seed: int = 0
 
@@ -172,6 +199,11 @@ class Recipe:
                 "a recipe needs epochs and batch_size of at least 1 and a warm_up "
                 f"between 0 and 1: {self}"
             )
+        if self.optimizer not in ("sgd", "adam") or not 0 <= self.averaging < 1:
+            raise ValueError(
+                "a recipe needs the optimizer 'sgd' or 'adam', and an averaging of at "
+                f"least 0 and less than 1: {self}"
+            )
 
 
 class TrainingError(RuntimeError):
@@ -179,7 +211,7 @@ class TrainingError(RuntimeError):
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build SGD with Nesterov momentum that decays the weights of layers only.
+    """Build SGD with Nesterov momentum, or Adam, that decays weights of layers only.
 
     Biases and the scales and shifts of batch normalisation are not decayed.
     Taught in chapter 7.
@@ -190,19 +222,24 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=recipe.peak_rate)
     return torch.optim.SGD(
         groups, lr=recipe.peak_rate, momentum=recipe.momentum, nesterov=True
     )
 
 
-def learning_rate(step: int, steps: int, peak: float, warm_up: float) -> float:
+def learning_rate(
+    step: int, steps: int, peak: float, warm_up: float, fall: bool = True
+) -> float:
     """Return the rate of step 0, 1, …, steps - 1: a rise to `peak`, then a fall to 0.
 
-    The rise takes the share `warm_up` of all steps; both are straight lines.
-    Taught in chapter 7.
+    The rise takes the share `warm_up` of all steps; both are straight lines. Without
+    `fall` the rate stays at its peak. Taught in chapter 7.
     """
     rise = warm_up * steps
-    return peak * min((step + 1) / rise, (steps - step) / (steps - rise))
+    falling = (steps - step) / (steps - rise) if fall else 1
+    return peak * min((step + 1) / rise, falling)
 
 
 def train_epoch(
@@ -213,28 +250,32 @@ def train_epoch(
     rates: Iterable[float],
     recipe: Recipe,
     generator: torch.Generator,
+    workers: Workers = ALONE,
 ) -> tuple[float, float]:
     """Show every image once, in random order; return mean loss and accuracy.
 
     `images` is uint8 (N, 32, 32, 3), `labels` int64 (N,); `rates` yields one learning
     rate a step. Loss and accuracy are those of the augmented images, as they were seen.
-    Taught in chapter 7.
+    One of several workers takes its share of each batch; its numbers, added to the
+    others', are those of all images. Taught in chapter 7.
     """
+    rank, count = workers.rank, workers.count
     model.train()
     loss_sum = correct = 0
     order = torch.randperm(len(images), generator=generator)
     for batch, rate in zip(order.split(recipe.batch_size), rates):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        x = normalise(augment(images[batch], generator))
-        y = labels[batch]
+        seen = augment(images[batch], generator) if recipe.augment else images[batch]
+        x, y = normalise(seen[rank::count]), labels[batch][rank::count]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bf16):
             logits = model(x)
         loss = F.cross_entropy(
             logits.float(), y, label_smoothing=recipe.label_smoothing
         )
+        share = len(y) / len(batch)  # 1 for a worker alone
         optimizer.zero_grad()
-        loss.backward()
+        (loss * share * count).backward()  # the workers' gradients will be averaged
         optimizer.step()
         loss_sum += loss.detach() * len(y)
         correct += (logits.argmax(dim=1) == y).sum()
@@ -273,6 +314,7 @@ def fit(
     validation: tuple[Tensor, Tensor] | None = None,
     checkpoint: Path | None = None,
     report: Callable[[str], None] = tqdm.write,
+    workers: Workers = ALONE,
 ) -> list[dict]:
     """Train `model` by `recipe`; return one dictionary an epoch.
 
@@ -280,29 +322,45 @@ def fit(
     device of the model. Where `checkpoint` exists, training goes on from it; it is
     written after each epoch. The order of images depends on seed and epoch alone, so
     on a CPU a run that was stopped ends with the weights of one that was not.
-    Raises TrainingError if the loss is no longer finite, or for a checkpoint that
-    cannot be used.
+    Where the recipe averages weights, the averages are what is validated, and what
+    `model` holds in the end. Of several workers, the first one writes and reports.
+    Raises TrainingError if the loss is no longer finite, for a checkpoint that cannot
+    be used, or for a batch with fewer images than workers.
     """
     model.to(memory_format=torch.channels_last)
+    in_loop = workers.wrap(model)
     optimizer = make_optimizer(model, recipe)
+    saved = nn.ModuleDict({"model": model})
+    if recipe.averaging:
+        keep = get_ema_multi_avg_fn(recipe.averaging)
+        saved["average"] = AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
+        optimizer.register_step_post_hook(
+            lambda *_: saved["average"].update_parameters(model)
+        )
+    judged = saved["average"].module if recipe.averaging else model
     run = asdict(recipe) | {"images": len(train[0])}
     history = []
     if checkpoint and checkpoint.exists():
-        history = load_checkpoint(checkpoint, model, optimizer, run)
+        history = load_checkpoint(checkpoint, saved, optimizer, run)
+    _check_workers(workers, len(train[0]), recipe.batch_size, len(history))
     steps_an_epoch = math.ceil(len(train[0]) / recipe.batch_size)
     steps, done = steps_an_epoch * recipe.epochs, steps_an_epoch * len(history)
     rates = [
-        learning_rate(step, steps, recipe.peak_rate, recipe.warm_up)
+        learning_rate(step, steps, recipe.peak_rate, recipe.warm_up, recipe.fall)
         for step in range(steps)
     ]
-    with tqdm(rates[done:], total=steps, initial=done, unit="step") as bar:
+    hidden = True if workers.rank else None  # None leaves it to TQDM_DISABLE
+    with tqdm(
+        rates[done:], total=steps, initial=done, unit="step", disable=hidden
+    ) as bar:
         remaining = iter(bar)
         for epoch in range(len(history), recipe.epochs):
             generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
             start = time.perf_counter()
-            loss, accuracy = train_epoch(
-                model, *train, optimizer, remaining, recipe, generator
+            shares = train_epoch(
+                in_loop, *train, optimizer, remaining, recipe, generator, workers
             )
+            loss, accuracy = workers.add(*shares)
             row = {
                 "epoch": epoch + 1,
                 "rate": optimizer.param_groups[0]["lr"],
@@ -316,15 +374,37 @@ def fit(
                     f"{row['rate']:.3g}: lower the rate or lengthen the warm-up"
                 )
             if validation:
-                scores = evaluate(model, *validation)
-                row["validation_loss"] = scores["loss"]
-                row["validation_accuracy"] = scores["accuracy"]
+                row |= _validate(judged, validation, workers)
             history.append(row)
-            if checkpoint:
-                save_checkpoint(checkpoint, model, optimizer, run, history)
-            report(_line(row, recipe.epochs))
+            if workers.rank == 0:
+                if checkpoint:
+                    save_checkpoint(checkpoint, saved, optimizer, run, history)
+                report(_line(row, recipe.epochs))
         next(remaining, None)  # the bar counts a step when the next is asked for
+    if recipe.averaging:
+        model.load_state_dict(judged.state_dict())
     return history
+
+
+def _validate(model: nn.Module, images: tuple[Tensor, Tensor], workers: Workers):
+    own = evaluate(model, *(t[workers.rank :: workers.count] for t in images))
+    loss, correct, total = workers.add(
+        own["loss"] * own["images"], own["correct"], own["images"]
+    )
+    return {"validation_loss": loss / total, "validation_accuracy": correct / total}
+
+
+def _check_workers(workers: Workers, images: int, batch_size: int, epochs: int) -> None:
+    smallest = images % batch_size or min(images, batch_size)
+    if smallest < workers.count:
+        raise TrainingError(
+            f"the last batch of {smallest} images is too small for {workers.count} "
+            "workers: use fewer workers or another batch size"
+        )
+    if workers.add(epochs)[0] != epochs * workers.count:
+        raise TrainingError(
+            "the workers found different checkpoints: give all of them one folder"
+        )
 
 
 def _line(row: dict, epochs: int) -> str:
@@ -405,16 +485,17 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def save_checkpoint(
     path: Path,
-    model: nn.Module,
+    saved: nn.Module,
     optimizer: torch.optim.Optimizer,
     run: dict,
     history: list[dict],
 ) -> None:
     """Write all that `fit` needs to go on after this epoch, in one file.
 
-    `run` is the recipe and the number of images, by which the run is known again.
+    `saved` holds the model and any averages; `run` is the recipe and the number of
+    images, by which the run is known again.
     """
-    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    tensors = dict(saved.state_dict())
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items()}
     texts = {"run": json.dumps(run), "history": json.dumps(history)}
@@ -422,9 +503,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict
+    path: Path, saved: nn.Module, optimizer: torch.optim.Optimizer, run: dict
 ) -> list[dict]:
-    """Fill model and optimizer from a checkpoint; return the history so far.
+    """Fill `saved` and the optimizer from a checkpoint; return the history so far.
 
     Raises TrainingError if it is damaged, of another model, or of another run.
     """
@@ -439,8 +520,8 @@ def load_checkpoint(
                 f"{path} was made with {key} = {made_with.get(key)}, not {value}: "
                 "use the same recipe, or another name for this run"
             )
-    weights = {n.removeprefix("model."): t for n, t in tensors.items() if "model." in n}
-    _fill(model, weights, path)
+    weights = {n: t for n, t in tensors.items() if not n.startswith("optimizer.")}
+    _fill(saved, weights, path)
     state = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -48,6 +48,17 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def without_normalisation(model: nn.Module) -> nn.Module:
+    """Remove each batch normalisation and give each convolution a bias; same model."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Conv2d):
+            layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_channels))
+        elif isinstance(layer, nn.BatchNorm2d):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.Identity())
+    return model
+
+
 class ResNet(nn.Module):
     """A stem, stages of blocks that halve the resolution, a linear head.
 

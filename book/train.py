@@ -1,6 +1,7 @@
 """The command line for full runs: train on CIFAR-10, then write a record.
 
     python train.py resnet20 --epochs 50 --name my-run
+    torchrun --nproc-per-node=2 train.py resnet20 --epochs 50 --name my-run
 
 Here live the options, the record and its files. The training itself is helpers.fit.
 """
@@ -22,6 +23,7 @@ from torch import nn
 import cifar10
 import helpers
 import resnet
+import workers
 
 RUNS = Path(__file__).parent / "runs"  # not under version control, unlike results/
 
@@ -36,6 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nStopped: with --resume it goes on after the last whole epoch.")
         sys.exit(130)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -49,14 +54,27 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--shortcut", choices=["A", "B", "none"], help="the family's own"
     )
     parser.add_argument("--stem", default="cifar", choices=["cifar", "imagenet"])
+    parser.add_argument(
+        "--no-norm", action="store_true", help="biases in place of normalisation"
+    )
     for field in fields(helpers.Recipe):
-        if field.name != "bf16":
+        flag = "--" + field.name.replace("_", "-")
+        if field.name == "bf16":
+            continue
+        if field.type is bool:
+            flag = "--no-" + field.name.replace("_", "-")
+            parser.add_argument(
+                flag, dest=field.name, action="store_false", help="leave it out"
+            )
+        else:
             default = 50 if field.name == "epochs" else field.default
-            flag = "--" + field.name.replace("_", "-")
             parser.add_argument(flag, type=field.type, default=default, help=" ")
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default=None)
     parser.add_argument("--device", default=None, help="cpu, cuda, mps, …")
     parser.add_argument("--threads", type=int, default=None, help="for the CPU")
+    parser.add_argument(
+        "--compile", action="store_true", help="needs a C++ compiler and a minute"
+    )
     parser.add_argument(
         "--classes", type=int, nargs="+", help="train on some of the ten, by number"
     )
@@ -73,15 +91,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, typed: str) -> None:
     """Train, judge once on the test set, and write the record with its files."""
+    helpers.keep_freed_memory()
     device = helpers.choose_device(options.device)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     recipe = make_recipe(options, device)
+    team = workers.join(device)
     torch.manual_seed(recipe.seed)
     classes = options.classes or [*range(len(cifar10.CLASSES))]
     model = resnet.build_model(
         options.model, options.shortcut, len(classes), options.stem
     ).to(device)
+    if options.no_norm:
+        resnet.without_normalisation(model)
+    if options.compile:
+        model.compile()
     files = Files(options.results, options.name or options.model)
     files.refuse_to_lose_work(options)
 
@@ -89,11 +113,14 @@ def run(options: argparse.Namespace, typed: str) -> None:
     kept, held_out = set_aside(cifar10.only(data.train, classes), options.validation)
     train, validation = (helpers.to_tensors(p, device) for p in (kept, held_out))
     test = helpers.to_tensors(cifar10.only(data.test, classes), device)
-    print(
-        f"{options.model}, {resnet.count_parameters(model):,} parameters, on "
-        f"{len(train[0]):,} images; {device.type}, {torch.get_num_threads()} threads, "
-        f"{'bfloat16 autocast' if recipe.bf16 else 'float32'}, channels_last"
-    )
+    if team.rank == 0:
+        print(
+            f"{options.model}, {resnet.count_parameters(model):,} parameters, on "
+            f"{len(train[0]):,} images; {device.type}, {torch.get_num_threads()} "
+            f"threads, {'bfloat16 autocast' if recipe.bf16 else 'float32'}, "
+            f"channels_last; {team.count} worker{'s' * (team.count > 1)}",
+            flush=True,
+        )
     machine = describe_machine(device, recipe)  # now: the commit may change meanwhile
     history = helpers.fit(
         model,
@@ -101,7 +128,10 @@ def run(options: argparse.Namespace, typed: str) -> None:
         recipe,
         validation if options.validation else None,
         checkpoint=files.checkpoint,
+        workers=team,
     )
+    if team.rank > 0:
+        return
 
     precision = halve_where_harmless(model, test[0])
     scores = helpers.evaluate(model, *test)
@@ -112,6 +142,9 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "model": options.model,
         "shortcut": model.shortcut,
         "stem": options.stem,
+        "normalised": not options.no_norm,
+        "compiled": options.compile,
+        "workers": team.count,
         "classes": classes,
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),

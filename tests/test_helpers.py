@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torchvision.transforms import functional as vision
 
 import cifar10
@@ -208,7 +209,7 @@ def test_same_seed_same_weights_other_seed_others(few):
 def test_each_epoch_has_an_order_of_its_own(few, monkeypatch):
     orders = []
 
-    def note(model, images, labels, optimizer, rates, recipe, generator):
+    def note(model, images, labels, optimizer, rates, recipe, generator, workers):
         orders.append(torch.randperm(200, generator=generator).tolist())
         return 1.0, 0.1
 
@@ -216,6 +217,67 @@ def test_each_epoch_has_an_order_of_its_own(few, monkeypatch):
     train(few)
     train(few, Recipe(**(vars(QUICK) | {"seed": 1})))
     assert len(set(map(tuple, orders))) == 4
+
+
+def but(**changes):
+    return Recipe(**(vars(QUICK) | changes))
+
+
+def test_images_are_shown_as_they_are_without_augmentation(few, monkeypatch):
+    monkeypatch.setattr(helpers, "augment", lambda *_: pytest.fail("augmented"))
+    train(few, but(augment=False))
+    with pytest.raises(pytest.fail.Exception, match="augmented"):
+        train(few)
+
+
+def test_rate_that_does_not_fall_stays_at_its_peak(few):
+    rates = [helpers.learning_rate(t, 100, 0.5, 0.1, fall=False) for t in range(100)]
+    assert rates[:10] == [helpers.learning_rate(t, 100, 0.5, 0.1) for t in range(10)]
+    assert set(rates[9:]) == {0.5}
+    _, history = train(few, but(fall=False))
+    assert [row["rate"] for row in history] == [0.1, 0.1]
+
+
+def test_adam_is_used_where_the_recipe_says_so(few):
+    recipe = but(optimizer="adam", peak_rate=0.003)
+    optimizer = helpers.make_optimizer(resnet.build_model("resnet8"), recipe)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [5e-4, 0]
+    _, history = train(few, recipe)
+    assert history[1]["loss"] < history[0]["loss"]
+
+
+def test_averages_are_validated_and_kept(few, tmp_path):
+    """Against averages added up by hand: old times 0.8 plus new times 0.2."""
+    recipe = but(averaging=0.8)
+    by_hand = {}
+
+    def follow(optimizer, arguments, options):
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                old = by_hand.get(p)
+                new = p.detach().clone()
+                by_hand[p] = new if old is None else 0.8 * old + 0.2 * new
+
+    hook = register_optimizer_step_post_hook(follow)
+    model, history = train(few, recipe, validation=few)
+    hook.remove()
+    for p in model.parameters():
+        assert torch.allclose(p, by_hand[p], atol=1e-6)
+    scores = helpers.evaluate(model, *few)
+    assert history[-1]["validation_accuracy"] == scores["accuracy"]
+
+    checkpoint = tmp_path / "run.checkpoint"
+    stop_after(1, few, recipe, checkpoint)
+    resumed = resnet.build_model("resnet8")
+    helpers.fit(resumed, few, recipe, checkpoint=checkpoint)
+    assert same_weights(model, resumed)
+
+
+def test_freed_memory_is_kept_where_glibc_is(monkeypatch):
+    assert helpers.keep_freed_memory() == (sys.platform == "linux")
+    monkeypatch.setattr(helpers.ctypes, "CDLL", lambda name: object())
+    assert not helpers.keep_freed_memory()
 
 
 def test_bf16_trains_to_nearly_the_same(few):
@@ -286,10 +348,20 @@ def test_absurd_rate_is_stopped(few):
         train(few, Recipe(epochs=1, batch_size=10, peak_rate=1e6))
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"warm_up": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"warm_up": 0},
+        {"optimizer": "sdg"},
+        {"averaging": 1.0},
+    ],
+)
 def test_impossible_recipe_is_refused(wrong):
-    with pytest.raises(ValueError, match="at least 1 and a warm_up between 0 and 1"):
+    with pytest.raises(ValueError, match="a recipe needs .*: Recipe") as caught:
         Recipe(**(vars(QUICK) | wrong))
+    assert next(iter(wrong)) in str(caught.value).split("Recipe(")[0]
 
 
 # ---------------------------------------------------------------- files

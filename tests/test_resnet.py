@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torchvision import models
 
-from resnet import BasicBlock, build_model, count_parameters
+from resnet import BasicBlock, build_model, count_parameters, without_normalisation
 
 PUBLISHED = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
 
@@ -185,3 +186,14 @@ def test_unknown_name_says_which_exist(name):
 def test_unknown_shortcut_is_named():
     with pytest.raises(ValueError, match="'A', 'B' or 'none', got 'C'"):
         build_model("resnet8", shortcut="C")
+
+
+@pytest.mark.parametrize("name", ["resnet8", "preresnet8"])
+def test_without_normalisation_biases_remain(name):
+    model = without_normalisation(build_model(name))
+    layers = list(model.modules())
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    widths = [layer.out_channels for layer in convolutions]
+    assert [len(layer.bias) for layer in convolutions] == widths
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)

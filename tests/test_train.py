@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shlex
 import signal
 import subprocess
@@ -159,6 +160,26 @@ def test_killed_run_continues_to_the_same_weights(finished, tmp_path, delay):
     weights = "run.safetensors"
     assert (tmp_path / weights).read_bytes() == (finished[0] / weights).read_bytes()
     assert not (tmp_path / "run.checkpoint").exists()
+
+
+def test_run_killed_twenty_times_ends_with_the_same_weights(tmp_path):
+    """SIGKILL at random moments after the images are loaded, and --resume each time."""
+    words = shlex.split("--classes 0 1 --epochs 60 --threads 1 --batch-size 50")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    reference = start(whole, *words)
+    random_moment = random.Random(0)
+    for _ in range(20):
+        process = start(killed, *words, "--resume")
+        assert "resnet8" in process.stdout.readline(), process.stderr.read()
+        time.sleep(random_moment.uniform(0, 2.5))
+        process.kill()
+        process.communicate()
+    assert (killed / "run.checkpoint").exists() and not (killed / "run.json").exists()
+    for process in (start(killed, *words, "--resume"), reference):
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    weights = "run.safetensors"
+    assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):

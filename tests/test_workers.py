@@ -1,0 +1,165 @@
+"""Several processes train one model: the same weights, every image once, no orphans."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import helpers
+import resnet
+import train
+import workers
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+BOOK = Path(train.__file__).parent
+WORDS = shlex.split(
+    "resnet8 --sample --batch-size 250 --epochs 2 --threads 1 --device cpu "
+    "--precision float32 --name run"
+)
+
+# One small training, alone or with others; every worker leaves what it ended with.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+import cifar10, helpers, resnet, workers
+
+torch.set_num_threads(1)
+team = workers.join(torch.device("cpu"))
+images, labels = helpers.to_tensors(cifar10.load_sample().train)
+order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:503]
+part = images[order], labels[order]
+recipe = helpers.Recipe(epochs=2, batch_size=150, peak_rate=0.005)
+as_before = helpers.normalise
+for dtype in (torch.float32, torch.float64):
+    shown = []
+    helpers.normalise = lambda x: shown.append(as_before(x).to(dtype)) or shown[-1]
+    torch.manual_seed(0)
+    model = resnet.build_model("resnet8").to(dtype)
+    history = helpers.fit(model, part, recipe, part, workers=team)
+    path = Path(sys.argv[1]) / f"{team.count}-{team.rank}-{str(dtype)[-2:]}"
+    told = {"shown": torch.cat(shown).sum(dim=(1, 2, 3)).double()}
+    helpers.save_tensors(path, model.state_dict() | told)
+    path.with_suffix(".json").write_text(json.dumps(history))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+"""
+
+
+def run(command, **options):
+    environment = os.environ | {"PYTHONPATH": str(BOOK), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The weights and history with which each worker ended, and what it was shown."""
+    folder = tmp_path_factory.mktemp("workers")
+    script = folder / "small.py"
+    script.write_text(SCRIPT)
+    finish(run([sys.executable, script, folder]))
+    finish(run([*TORCHRUN, "--nproc-per-node=2", script, folder]))
+
+    def ended(name):
+        tensors, _ = helpers.load_tensors(folder / name)
+        history = json.loads((folder / f"{name}.json").read_text())
+        return tensors, tensors.pop("shown"), history
+
+    def ended_all(bits):
+        return [ended(f"{who}-{bits}") for who in ("1-0", "2-0", "2-1")]
+
+    return ended_all
+
+
+@pytest.mark.parametrize("bits, tolerance", [(32, 1e-5), (64, 1e-7)])
+def test_two_workers_end_with_the_weights_of_one(trained, bits, tolerance):
+    (alone, _, _), (first, _, _), (second, _, _) = trained(bits)
+    for name, tensor in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        allowed = tolerance * tensor.abs().max().clamp(min=1)
+        if "running" in name:  # one process adds up 150,000 numbers in a row
+            allowed *= 10
+        assert (tensor - first[name]).abs().max() <= allowed, name
+    torch.manual_seed(0)
+    start = resnet.build_model("resnet8").conv1.weight
+    moved = (alone["conv1.weight"] - start).abs().max()
+    assert moved > 1e-3  # equal because trained equally, not because untouched
+
+
+def test_workers_agree_on_loss_and_accuracy(trained):
+    (_, _, alone), (_, _, first), (_, _, second) = trained(64)
+    for a, b, c in zip(alone, first, second):
+        for key in ("loss", "accuracy", "validation_loss", "validation_accuracy"):
+            assert b[key] == c[key]
+            assert a[key] == pytest.approx(b[key], abs=1e-6)
+
+
+def test_workers_share_every_image_once_an_epoch(trained):
+    (_, alone, _), (_, first, _), (_, second, _) = trained(64)
+    first, second = first[:252], second[:251]  # of batches of 150, 150, 150 and 53
+    assert len(set(alone[:503].tolist())) == 503
+    assert torch.equal(torch.cat([first, second]).sort()[0], alone[:503].sort()[0])
+
+
+def test_training_by_two_leaves_one_record(tmp_path):
+    command = [*TORCHRUN, "--nproc-per-node=2", BOOK / "train.py", *WORDS]
+    out = finish(run([*command, "--results", tmp_path]))
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["run.json", "run.outputs.safetensors", "run.safetensors"]
+    assert out.count("2 workers") == 1 and out.count("test accuracy") == 1
+    assert json.loads((tmp_path / "run.json").read_text())["workers"] == 2
+
+
+def test_dying_worker_ends_the_run_and_leaves_a_checkpoint(tmp_path):
+    command = [*TORCHRUN, "--nproc-per-node=2", BOOK / "train.py", *WORDS]
+    command += ["--results", tmp_path, "--epochs", "200"]
+    process = run(command)
+    while not (tmp_path / "run.checkpoint").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert len(children) == 2
+    os.kill(int(children[1]), signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0 and "SIGKILL" in err
+    assert not (tmp_path / "run.json").exists()
+    helpers.load_tensors(tmp_path / "run.checkpoint")  # whole
+
+
+def test_too_many_workers_for_a_batch_are_refused():
+    images = torch.zeros(21, 32, 32, 3, dtype=torch.uint8), torch.zeros(21).long()
+    recipe = helpers.Recipe(epochs=1, batch_size=10)
+    crowd = workers.Workers(0, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers.Workers, "wrap", lambda self, model: model)
+        with pytest.raises(helpers.TrainingError, match="last batch of 1 .* 2 workers"):
+            helpers.fit(resnet.build_model("resnet8"), images, recipe, workers=crowd)
+
+
+def test_alone_a_worker_changes_nothing():
+    model = resnet.build_model("resnet8")
+    alone = workers.join(torch.device("cpu"))
+    assert alone == workers.Workers(0, 1)
+    assert alone.wrap(model) is model and alone.add(1.5, 2) == [1.5, 2]
