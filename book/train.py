@@ -73,6 +73,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default=None, help="cpu, cuda, mps, …")
     parser.add_argument("--threads", type=int, default=None, help="for the CPU")
     parser.add_argument(
+        "--sync-norm", action="store_true", help="batch statistics of all workers"
+    )
+    parser.add_argument(
         "--compile", action="store_true", help="needs a C++ compiler and a minute"
     )
     parser.add_argument(
@@ -96,7 +99,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     recipe = make_recipe(options, device)
-    team = workers.join(device)
+    team = workers.join(device, options.sync_norm)
     torch.manual_seed(recipe.seed)
     classes = options.classes or [*range(len(cifar10.CLASSES))]
     model = resnet.build_model(
@@ -145,6 +148,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "normalised": not options.no_norm,
         "compiled": options.compile,
         "workers": team.count,
+        "sync_norm": team.sync_norm,
         "classes": classes,
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
@@ -252,11 +256,11 @@ def write_results(
     files.checkpoint.unlink(missing_ok=True)
 
 
-def command(arguments: list[str]) -> str:
+def command(arguments: list[str], program: str = "train.py") -> str:
     """Return the command that makes this run again, as it was typed."""
     once = {"--resume", "--overwrite"}
     return shlex.join(
-        ["python", "book/train.py", *(a for a in arguments if a not in once)]
+        ["python", f"book/{program}", *(a for a in arguments if a not in once)]
     )
 
 

@@ -15,21 +15,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Workers:
-    """This process is number `rank` of `count`; it takes every count-th image."""
+    """This process is number `rank` of `count`; it takes every count-th image.
+
+    With `sync_norm` batch normalisation takes mean and deviation over the images of
+    all workers, as one process would; without, over each worker's own.
+    """
 
     rank: int = 0
     count: int = 1
+    sync_norm: bool = False
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Let the workers add their gradients and batch statistics.
+        """Let the workers average their gradients in each step.
 
         Returns what the loop calls in place of `model`; the weights stay the model's.
-        Taught in chapter 10.
         """
         if self.count == 1:
             return model
         for name, layer in list(model.named_modules()):
-            if isinstance(layer, nn.BatchNorm2d):
+            if self.sync_norm and isinstance(layer, nn.BatchNorm2d):
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, share_statistics(layer))
         return DistributedDataParallel(model)
@@ -49,7 +53,7 @@ class Workers:
 ALONE = Workers()
 
 
-def join(device: torch.device) -> Workers:
+def join(device: torch.device, sync_norm: bool = False) -> Workers:
     """Join the workers that torchrun has started; alone without torchrun.
 
     Raises RuntimeError if the others cannot be reached.
@@ -59,14 +63,14 @@ def join(device: torch.device) -> Workers:
     if device.type != "cpu":
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group(dist.get_default_backend_for_device(device))
-    return Workers(dist.get_rank(), dist.get_world_size())
+    return Workers(dist.get_rank(), dist.get_world_size(), sync_norm)
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation over the images of all workers, on any device.
 
     PyTorch's SyncBatchNorm does the same on GPUs only.
-    Input and output: float (N, C, H, W). Taught in chapter 10.
+    Input and output: float (N, C, H, W).
     """
 
     def forward(self, x: Tensor) -> Tensor:

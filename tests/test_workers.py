@@ -32,7 +32,7 @@ import torch
 import cifar10, helpers, resnet, workers
 
 torch.set_num_threads(1)
-team = workers.join(torch.device("cpu"))
+team = workers.join(torch.device("cpu"), sync_norm=True)
 images, labels = helpers.to_tensors(cifar10.load_sample().train)
 order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:503]
 part = images[order], labels[order]
