@@ -65,6 +65,7 @@ full: .venv/ready
 	$(BIN)/python book/finetune.py
 	$(BIN)/python book/train_mlp.py
 	$(BIN)/python book/baselines.py
+	$(BIN)/python book/benchmark.py --rounds 2 --results book/results
 	$(BIN)/python book/_tools/cover.py
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.

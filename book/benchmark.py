@@ -55,7 +55,7 @@ class Files(Dataset):
 
 
 def plain_loader(part: cifar10.Images, batch_size: int = 128) -> DataLoader:
-    """Build the loader that most tutorials build. Taught in chapter 10."""
+    """Build the loader that most tutorials build."""
     transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),
@@ -213,8 +213,9 @@ def main(arguments: list[str] | None = None) -> None:
                 speeds[name][step].append(measure("--one", "speed", name, step))
                 print(f"round {turn + 1}, {name}, {step}: ", end="")
                 print(f"{speeds[name][step][-1]:,.0f} images a second", flush=True)
-    device = torch.device("cpu")
     kinds = ("float32", "bfloat16")
+    machine = train.describe_machine(torch.device("cpu"), helpers.Recipe(epochs=1))
+    del machine["precision"], machine["memory_format"]  # measured in several
     record = {
         "name": "speed",
         "command": train.command(sys.argv[1:], "benchmark.py"),
@@ -223,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
         "alone": measure("--one", "workers", threads=1),
         "two": measure("--one", "workers", processes=2, threads=1),
         "two_sync": measure("--one", "workers", "sync", processes=2, threads=1),
-        "machine": train.describe_machine(device, helpers.Recipe(epochs=1)),
+        "machine": machine,
     }
     helpers.write_record(options.results / "speed.json", record)
     print(f"record in {options.results / 'speed.json'}")

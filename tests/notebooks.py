@@ -15,6 +15,8 @@ MODULES = (
     "baselines",
     "metrics",
     "finetune",
+    "workers",
+    "benchmark",
 )
 
 

@@ -642,4 +642,68 @@ WRONG = {
         return tuple(np.percentile(values, [25, 75]))  # the middle half
         """,
     ],
+    "ex-10-1": [
+        """
+        return most  # more is faster
+        """,
+        """
+        def seconds(k):
+            return fixed + per_image * batch / k + 2 * k * latency / most
+
+        return min(range(1, most + 1), key=seconds)
+        """,
+        """
+        k = round((per_image * batch / (2 * latency + 1e-12)) ** 0.5)
+        return k  # more than there are
+        """,
+    ],
+    "ex-10-2": [
+        """
+        return np.mean(means), np.mean(variances)  # without weights
+        """,
+        """
+        weights = np.array(counts) / np.sum(counts)
+        return np.sum(weights * means), np.sum(weights * variances)  # no spread
+        """,
+        """
+        mean = np.average(means, weights=counts)
+        return mean, np.average(variances, weights=counts) + np.var(means)
+        """,
+    ],
+    "ex-10-3": [
+        """
+        start = clock()
+        for _ in range(repeats):
+            step()
+        return repeats * batch_size / (clock() - start)  # the first one, too
+        """,
+        """
+        step()
+        start = clock()
+        for _ in range(repeats):
+            step()
+        return batch_size / (clock() - start)
+        """,
+        """
+        step()
+        start = clock()
+        for _ in range(repeats - 1):  # one too few
+            step()
+        return repeats * batch_size / max(clock() - start, 1)
+        """,
+    ],
+    "ex-10-4": [
+        """
+        right = rng.binomial(images, accuracy, size=(searches, recipes))
+        return (right / images).mean() - accuracy  # the average, not the best
+        """,
+        """
+        right = rng.binomial(images, accuracy, size=(searches, recipes))
+        return (right / images).max() - accuracy  # the best of all searches
+        """,
+        """
+        scores = rng.normal(accuracy, 0.5 / images, size=(searches, recipes))
+        return scores.max(axis=1).mean() - accuracy
+        """,
+    ],
 }
