@@ -1,4 +1,4 @@
-"""The benchmark: each loop trains what it says, and the times are those of the steps."""
+"""The benchmark: each loop trains as it says, and the times are those of the steps."""
 
 import json
 import subprocess
