@@ -484,6 +484,96 @@ WRONG = {
         )
         """,
     ],
+    "ex-7-1": [
+        """
+        return peak / 2 * (1 + math.cos(math.pi * step / steps))  # no warm-up
+        """,
+        """
+        rise = warm_up * steps
+        if step + 1 <= rise:
+            return peak * (step + 1) / rise
+        return peak / 2 * (1 + math.cos(math.pi * step / steps))  # from the start
+        """,
+        """
+        rise = warm_up * steps
+        if step + 1 <= rise:
+            return peak * (step + 1) / rise
+        return peak * math.cos(math.pi / 2 * (step - rise) / (steps - rise))
+        """,
+    ],
+    "ex-7-2": [
+        """
+        model.eval()
+        right = total = 0
+        for x, y in batches:
+            right += int((model(x).argmax(dim=1) == y).sum())
+            total += len(y)
+        return right / total  # stays in evaluation mode
+        """,
+        """
+        training = model.training
+        right = total = 0
+        with torch.no_grad():  # which does not stop the running averages
+            for x, y in batches:
+                right += int((model(x).argmax(dim=1) == y).sum())
+                total += len(y)
+        model.train(training)
+        return right / total
+        """,
+        """
+        training = model.training
+        model.eval()
+        shares = [float((model(x).argmax(1) == y).float().mean()) for x, y in batches]
+        model.train(training)
+        return sum(shares) / len(shares)
+        """,
+    ],
+    "ex-7-3": [
+        """
+        total = 0.0
+        for p in model.parameters():
+            if p.grad is not None:
+                length = p.grad.norm()
+                total += float(length) ** 2
+                p.grad.mul_(min(1, limit / float(length)))  # one at a time
+        return total**0.5
+        """,
+        """
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        length = torch.cat([g.flatten() for g in gradients]).norm()
+        for g in gradients:
+            g.mul_(limit / length)  # short ones are made longer
+        return float(length)
+        """,
+        """
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        length = torch.cat([g.flatten() for g in gradients]).norm()
+        for g in gradients:
+            g.clamp_(-limit, limit)  # another direction
+        return float(length)
+        """,
+    ],
+    "ex-7-4": [
+        """
+        covered = images.clone()
+        corners = torch.randint(0, 33 - size, (len(images), 2), generator=generator)
+        for image, (top, left) in zip(covered, corners.tolist()):
+            image[top : top + size, left : left + size] = COLOUR
+        return covered  # always whole
+        """,
+        """
+        corners = torch.randint(1 - size, 32, (len(images), 2), generator=generator)
+        for image, (top, left) in zip(images, corners.tolist()):
+            image[max(top, 0) : top + size, max(left, 0) : left + size] = COLOUR
+        return images  # the same memory
+        """,
+        """
+        covered = images.clone()
+        top, left = torch.randint(1 - size, 32, (2,), generator=generator).tolist()
+        covered[:, max(top, 0) : top + size, max(left, 0) : left + size] = COLOUR
+        return covered  # one place for all
+        """,
+    ],
     "ex-8-1": [
         """
         trained = [p for p in model.parameters() if p.requires_grad]
