@@ -107,6 +107,8 @@ def images_per_second(name: str, step: str, batch_size: int = 128) -> float:
     if level == 0:
         loader = plain_loader(data.train, batch_size)
         return batches * batch_size / plain_seconds(model, loader, batches, skip)
+    if level == 1:  # normalise leaves channels last, which convolutions would follow
+        model.register_forward_pre_hook(lambda _, x: (x[0].contiguous(),))
     if level >= 2:
         model.to(memory_format=torch.channels_last)
     if level >= 4:
