@@ -37,6 +37,7 @@ STEPS = {  # each has what those before it have, and one thing more
     "compiled": "torch.compile",
 }
 BATCHES = {"resnet20": 40, "resnet18": 8}  # timed, of 128 images each
+THREADS = 2
 SHARES = (128, 64, 32, 16, 8, 4, 2)
 
 
@@ -173,10 +174,10 @@ def worker_seconds(norm: str = "own") -> dict:
     return result | {"rank": team.rank}
 
 
-def measure(*words: str, processes: int = 0, threads: int = 2) -> dict:
+def measure(*words: str, processes: int = 0, threads: int = THREADS) -> dict:
     """Run this file again with `words`, in processes of their own; return its answer.
 
-    Raises RuntimeError with the last line that it wrote, if it fails.
+    Raises RuntimeError with all that it wrote, if it fails.
     """
     command = [sys.executable]
     if processes:
@@ -187,7 +188,7 @@ def measure(*words: str, processes: int = 0, threads: int = 2) -> dict:
         [*command, __file__, *words], capture_output=True, text=True, env=environment
     )
     if done.returncode:
-        raise RuntimeError(f"{words}: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"{words} ended with {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -197,7 +198,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=train.RUNS, help="folder")
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(words)
     if options.one:
         answer = {
             "speed": images_per_second,
@@ -217,10 +219,11 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{speeds[name][step][-1]:,.0f} images a second", flush=True)
     kinds = ("float32", "bfloat16")
     machine = train.describe_machine(torch.device("cpu"), helpers.Recipe(epochs=1))
+    machine["threads"] = THREADS  # of each measurement, not of this process
     del machine["precision"], machine["memory_format"]  # measured in several
     record = {
         "name": "speed",
-        "command": train.command(sys.argv[1:], "benchmark.py"),
+        "command": train.command(words, "benchmark.py"),
         "images_per_second": speeds,
         "matrix_product_per_second": {k: measure("--one", "matrix", k) for k in kinds},
         "alone": measure("--one", "workers", threads=1),

@@ -111,8 +111,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc: macOS, musl, Windows
         return False
-    trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
-    return bool(mallopt(mmap_threshold, largest) and mallopt(trim_threshold, largest))
+    trim_threshold, mmap_threshold, largest, once_largest = -1, -3, 2**31 - 1, 2**25
+    if not mallopt(mmap_threshold, largest):
+        mallopt(mmap_threshold, once_largest)  # an older glibc refuses more
+    return bool(mallopt(trim_threshold, largest))
 
 
 # ---------------------------------------------------------------- data
@@ -224,9 +226,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.peak_rate)
-    return torch.optim.SGD(
-        groups, lr=recipe.peak_rate, momentum=recipe.momentum, nesterov=True
-    )
+    momentum = recipe.momentum
+    return torch.optim.SGD(groups, recipe.peak_rate, momentum, nesterov=momentum > 0)
 
 
 def learning_rate(
@@ -235,7 +236,8 @@ def learning_rate(
     """Return the rate of step 0, 1, …, steps - 1: a rise to `peak`, then a fall to 0.
 
     The rise takes the share `warm_up` of all steps; both are straight lines. Without
-    `fall` the rate stays at its peak. Taught in chapter 7.
+    `fall` the rate stays at its peak. Where the rise ends between two steps, the rate
+    of one may lie above the peak, by less than one step's rise. Taught in chapter 7.
     """
     rise = warm_up * steps
     falling = (steps - step) / (steps - rise) if fall else 1
@@ -315,6 +317,7 @@ def fit(
     checkpoint: Path | None = None,
     report: Callable[[str], None] = tqdm.write,
     workers: Workers = ALONE,
+    about: dict | None = None,
 ) -> list[dict]:
     """Train `model` by `recipe`; return one dictionary an epoch.
 
@@ -324,8 +327,9 @@ def fit(
     on a CPU a run that was stopped ends with the weights of one that was not.
     Where the recipe averages weights, the averages are what is validated, and what
     `model` holds in the end. Of several workers, the first one writes and reports.
-    Raises TrainingError if the loss is no longer finite, for a checkpoint that cannot
-    be used, or for a batch with fewer images than workers.
+    `about` is what else the run is known again by when it goes on, as JSON.
+    Raises TrainingError if a loss is no longer finite, for a checkpoint that cannot
+    be used, or for fewer images than workers in a batch or to validate with.
     """
     model.to(memory_format=torch.channels_last)
     in_loop = workers.wrap(model)
@@ -338,11 +342,16 @@ def fit(
             lambda *_: saved["average"].update_parameters(model)
         )
     judged = saved["average"].module if recipe.averaging else model
-    run = asdict(recipe) | {"images": len(train[0])}
+    run = asdict(recipe) | {"images": len(train[0])} | (about or {})
     history = []
     if checkpoint and checkpoint.exists():
         history = load_checkpoint(checkpoint, saved, optimizer, run)
     _check_workers(workers, len(train[0]), recipe.batch_size, len(history))
+    if validation and len(validation[1]) < workers.count:
+        raise TrainingError(
+            f"{len(validation[1])} validation images are too few for {workers.count} "
+            "workers: set more aside"
+        )
     steps_an_epoch = math.ceil(len(train[0]) / recipe.batch_size)
     steps, done = steps_an_epoch * recipe.epochs, steps_an_epoch * len(history)
     rates = [
@@ -368,13 +377,17 @@ def fit(
                 "accuracy": accuracy,
                 "seconds": time.perf_counter() - start,
             }
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} in epoch {epoch + 1} at learning rate "
-                    f"{row['rate']:.3g}: lower the rate or lengthen the warm-up"
-                )
             if validation:
                 row |= _validate(judged, validation, workers)
+            for name in ("loss", "validation_loss"):
+                if not math.isfinite(row.get(name, 0)):
+                    first = epoch * steps_an_epoch
+                    raise TrainingError(
+                        f"the {name.replace('_', ' ')} is {row[name]} in epoch "
+                        f"{epoch + 1} at learning rates up to "
+                        f"{max(rates[first : first + steps_an_epoch]):.3g}: lower the "
+                        "rate or lengthen the warm-up"
+                    )
             history.append(row)
             if workers.rank == 0:
                 if checkpoint:
@@ -387,6 +400,7 @@ def fit(
 
 
 def _validate(model: nn.Module, images: tuple[Tensor, Tensor], workers: Workers):
+    workers.agree(model)
     own = evaluate(model, *(t[workers.rank :: workers.count] for t in images))
     loss, correct, total = workers.add(
         own["loss"] * own["images"], own["correct"], own["images"]

@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (RuntimeError, ValueError, OSError) as problem:
         sys.exit(f"train.py: {problem}")
     except KeyboardInterrupt:
-        print("\nStopped: with --resume it goes on after the last whole epoch.")
+        if os.environ.get("RANK", "0") == "0":
+            print("\nStopped: with --resume it goes on after the last whole epoch.")
         sys.exit(130)
     finally:
         if torch.distributed.is_initialized():
@@ -47,6 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the options; each field of helpers.Recipe is one."""
     parser = argparse.ArgumentParser(
         description="Train a CIFAR ResNet on the full set and record the run.",
+        allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("model", help="resnet20, resnet56, resnet18, preresnet20, …")
@@ -124,6 +126,16 @@ def run(options: argparse.Namespace, typed: str) -> None:
             f"channels_last; {team.count} worker{'s' * (team.count > 1)}",
             flush=True,
         )
+    about = {
+        "model": options.model,
+        "shortcut": model.shortcut,
+        "stem": options.stem,
+        "normalised": not options.no_norm,
+        "compiled": options.compile,
+        "workers": team.count,
+        "sync_norm": team.sync_norm,
+        "classes": classes,
+    }
     machine = describe_machine(device, recipe)  # now: the commit may change meanwhile
     history = helpers.fit(
         model,
@@ -132,6 +144,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         validation if options.validation else None,
         checkpoint=files.checkpoint,
         workers=team,
+        about=about,
     )
     if team.rank > 0:
         return
@@ -142,14 +155,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "name": files.name,
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": typed,
-        "model": options.model,
-        "shortcut": model.shortcut,
-        "stem": options.stem,
-        "normalised": not options.no_norm,
-        "compiled": options.compile,
-        "workers": team.count,
-        "sync_norm": team.sync_norm,
-        "classes": classes,
+        **about,
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
         "data": {
@@ -259,8 +265,14 @@ def write_results(
 def command(arguments: list[str], program: str = "train.py") -> str:
     """Return the command that makes this run again, as it was typed."""
     once = {"--resume", "--overwrite"}
+    start = ["python"]
+    if torch.distributed.is_torchelastic_launched():
+        start = ["torchrun"]
+        if os.environ["GROUP_WORLD_SIZE"] != "1":
+            start.append(f"--nnodes={os.environ['GROUP_WORLD_SIZE']}")
+        start.append(f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}")
     return shlex.join(
-        ["python", f"book/{program}", *(a for a in arguments if a not in once)]
+        [*start, f"book/{program}", *(a for a in arguments if a not in once)]
     )
 
 

@@ -38,6 +38,12 @@ class Workers:
                 setattr(model.get_submodule(parent), child, share_statistics(layer))
         return DistributedDataParallel(model)
 
+    def agree(self, model: nn.Module) -> None:
+        """Give all workers the running statistics of the first one."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def add(self, *numbers: float) -> list[float]:
         """Return the sums of `numbers` over all workers, the same for each of them."""
         if self.count == 1:
@@ -56,12 +62,19 @@ ALONE = Workers()
 def join(device: torch.device, sync_norm: bool = False) -> Workers:
     """Join the workers that torchrun has started; alone without torchrun.
 
-    Raises RuntimeError if the others cannot be reached.
+    Raises RuntimeError if the others cannot be reached, and ValueError if there are
+    more workers than accelerators on this machine.
     """
-    if "RANK" not in os.environ:
+    if not dist.is_torchelastic_launched():
         return ALONE
     if device.type != "cpu":
-        torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
+        place, found = int(os.environ["LOCAL_RANK"]), torch.accelerator.device_count()
+        if place >= found:
+            raise ValueError(
+                f"worker {place} finds no {device.type} of its own: start at most "
+                f"{found} on this machine, or use --device cpu"
+            )
+        torch.accelerator.set_device_index(place)
     dist.init_process_group(dist.get_default_backend_for_device(device))
     return Workers(dist.get_rank(), dist.get_world_size(), sync_norm)
 

@@ -66,7 +66,7 @@ def test_matrix_rate_counts_two_operations_a_multiply_add(monkeypatch):
 def test_measurement_runs_in_a_process_of_its_own_and_names_its_fault():
     assert benchmark.measure("--one", "matrix", "float32") > 1e8
     with pytest.raises(RuntimeError, match="no_such_type"):
-        benchmark.measure("--one", "matrix", "no_such_type")
+        benchmark.measure("--one", "matrix", "no_such_type", processes=2)
 
 
 def test_recorded_steps_are_those_of_the_benchmark():

@@ -1,6 +1,7 @@
 """The plumbing: mode, augmentation, schedule, training, files, and their faults."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -275,7 +276,7 @@ def test_averages_are_validated_and_kept(few, tmp_path):
 
 
 def test_freed_memory_is_kept_where_glibc_is(monkeypatch):
-    assert helpers.keep_freed_memory() == (sys.platform == "linux")
+    assert helpers.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
     monkeypatch.setattr(helpers.ctypes, "CDLL", lambda name: object())
     assert not helpers.keep_freed_memory()
 
@@ -343,8 +344,17 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(few, tmp_
     assert checkpoint.read_bytes() == good
 
 
+def test_validation_loss_that_is_no_number_stops_the_run(few, tmp_path, monkeypatch):
+    nowhere = {"loss": float("nan"), "accuracy": 0.1, "correct": 20, "images": 200}
+    monkeypatch.setattr(helpers, "evaluate", lambda *_: nowhere)
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(TrainingError, match="validation loss is nan in epoch 1 .* 0.1"):
+        train(few, validation=few, checkpoint=checkpoint)
+    assert not checkpoint.exists()
+
+
 def test_absurd_rate_is_stopped(few):
-    with pytest.raises(TrainingError, match="in epoch 1 at learning rate .*lower"):
+    with pytest.raises(TrainingError, match="in epoch 1 at learning rates .*lower"):
         train(few, Recipe(epochs=1, batch_size=10, peak_rate=1e6))
 
 
@@ -423,6 +433,18 @@ def test_checkpoint_of_another_recipe_names_the_difference(few, tmp_path):
     other = Recipe(**(vars(QUICK) | {"peak_rate": 0.3}))
     with pytest.raises(TrainingError, match="made with peak_rate = 0.1, not 0.3"):
         train(few, other, checkpoint=checkpoint)
+
+
+def test_checkpoint_of_another_network_is_refused(few, tmp_path):
+    checkpoint = tmp_path / "run.checkpoint"
+    train(few, checkpoint=checkpoint, about={"shortcut": "A"})
+    with pytest.raises(TrainingError, match="made with shortcut = A, not none"):
+        train(few, checkpoint=checkpoint, about={"shortcut": "none"})
+
+
+def test_sgd_can_do_without_momentum(few):
+    _, history = train(few, but(momentum=0.0))
+    assert history[1]["loss"] < history[0]["loss"] + 0.1
 
 
 def test_checkpoint_of_other_images_is_refused(few, tmp_path):

@@ -127,7 +127,30 @@ def test_training_by_two_leaves_one_record(tmp_path):
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ["run.json", "run.outputs.safetensors", "run.safetensors"]
     assert out.count("2 workers") == 1 and out.count("test accuracy") == 1
-    assert json.loads((tmp_path / "run.json").read_text())["workers"] == 2
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["workers"] == 2
+    assert record["command"].startswith("torchrun --nproc-per-node=2 book/train.py")
+
+
+def test_two_that_were_stopped_go_on_to_the_same_weights(tmp_path):
+    more = shlex.split("--epochs 12 --validation 250 --averaging 0.9")
+    command = [*TORCHRUN, "--nproc-per-node=2", BOOK / "train.py", *WORDS, *more]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    finish(run([*command, "--results", whole]))
+    process = run(
+        [*command, "--results", stopped],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not (stopped / "run.checkpoint").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0 and out.count("Stopped") <= 1
+    assert not (stopped / "run.json").exists()
+    finish(run([*command, "--results", stopped, "--resume"]))
+    name = "run.safetensors"
+    assert (stopped / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_dying_worker_ends_the_run_and_leaves_a_checkpoint(tmp_path):
@@ -156,6 +179,18 @@ def test_too_many_workers_for_a_batch_are_refused():
         patch.setattr(workers.Workers, "wrap", lambda self, model: model)
         with pytest.raises(helpers.TrainingError, match="last batch of 1 .* 2 workers"):
             helpers.fit(resnet.build_model("resnet8"), images, recipe, workers=crowd)
+
+
+def test_workers_with_different_checkpoints_are_refused(monkeypatch):
+    monkeypatch.setattr(workers.Workers, "add", lambda self, *numbers: [1.0])
+    with pytest.raises(helpers.TrainingError, match="give all of them one folder"):
+        helpers._check_workers(workers.Workers(0, 2), 20, 10, epochs=1)
+
+
+def test_rank_without_torchrun_is_alone(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert workers.join(torch.device("cpu")) == workers.ALONE
 
 
 def test_alone_a_worker_changes_nothing():
