@@ -358,10 +358,8 @@ def fit(
         learning_rate(step, steps, recipe.peak_rate, recipe.warm_up, recipe.fall)
         for step in range(steps)
     ]
-    hidden = True if workers.rank else None  # None leaves it to TQDM_DISABLE
-    with tqdm(
-        rates[done:], total=steps, initial=done, unit="step", disable=hidden
-    ) as bar:
+    silent = {"disable": True} if workers.rank else {}  # else TQDM_DISABLE decides
+    with tqdm(rates[done:], total=steps, initial=done, unit="step", **silent) as bar:
         remaining = iter(bar)
         for epoch in range(len(history), recipe.epochs):
             generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)

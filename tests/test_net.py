@@ -52,7 +52,7 @@ def nbval(folder, change=None):
     nbformat.write(notebook, folder / "book" / "01_small.ipynb")
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    for name in ("helpers.py", "cifar10.py"):
+    for name in ("helpers.py", "cifar10.py", "workers.py"):
         shutil.copy(ROOT / "book" / name, folder / "book")
     words = re.search(r"python -m (pytest --nbval .*)", (ROOT / "Makefile").read_text())
     return run("-m", *words.group(1).split(), cwd=folder)
