@@ -28,14 +28,14 @@ import resnet
 import train
 import workers
 
-STEPS = {  # each has what those before it have, and one thing more
-    "plain loop": "torchvision's transforms, two loader processes, float32",
-    "images in memory": "augmented a batch at a time",
-    "channels last": "the order of the pixels in memory is that of the weights",
-    "bfloat16": "autocast of convolutions and the linear layer",
-    "memory kept": "freed memory is not given back to the system",
-    "compiled": "torch.compile",
-}
+STEPS = (  # each has what those before it have, and one thing more
+    "plain loop",
+    "images in memory",
+    "channels last",
+    "bfloat16",
+    "memory kept",
+    "compiled",
+)
 BATCHES = {"resnet20": 40, "resnet18": 8}  # timed, of 128 images each
 THREADS = 2
 SHARES = (128, 64, 32, 16, 8, 4, 2)
@@ -86,7 +86,9 @@ def plain_seconds(model, loader, batches: int, skip: int) -> float:
     raise ValueError(f"the loader holds fewer than {skip + batches} batches")
 
 
-def our_seconds(model, data, recipe, batches: int, skip: int) -> float:
+def our_seconds(
+    model, data, recipe, batches: int, skip: int, team: workers.Workers = workers.ALONE
+) -> float:
     """Time `batches` steps of helpers.train_epoch, after `skip` of them."""
     optimizer = helpers.make_optimizer(model, recipe)
     generator = torch.Generator().manual_seed(0)
@@ -94,13 +96,13 @@ def our_seconds(model, data, recipe, batches: int, skip: int) -> float:
         part = [t[: count * recipe.batch_size] for t in data]
         start = time.perf_counter()
         rates = [0.01] * count
-        helpers.train_epoch(model, *part, optimizer, rates, recipe, generator)
+        helpers.train_epoch(model, *part, optimizer, rates, recipe, generator, team)
     return time.perf_counter() - start
 
 
 def images_per_second(name: str, step: str, batch_size: int = 128) -> float:
     """Train the network called `name` for some batches, as far as `step` goes."""
-    level = list(STEPS).index(step)
+    level = STEPS.index(step)
     batches, skip = BATCHES[name], 3
     data = cifar10.load_full()
     torch.manual_seed(0)
@@ -150,16 +152,7 @@ def worker_seconds(norm: str = "own") -> dict:
             result["seconds_by_share"][share] = seconds / 20
         return result
 
-    part = [t[: 40 * 128] for t in data]
-    optimizer = helpers.make_optimizer(model, recipe)
-    for _ in range(2):
-        generator = torch.Generator().manual_seed(0)
-        start = time.perf_counter()
-        rates = [0.01] * 40
-        helpers.train_epoch(
-            model, *part, optimizer, rates, recipe, generator, workers=team
-        )
-        result["seconds_a_step"] = (time.perf_counter() - start) / 40
+    result["seconds_a_step"] = our_seconds(model, data, recipe, 40, 3, team) / 40
     for name, numbers in (("small", 64), ("large", 4_000_000)):
         tensor = torch.zeros(numbers)
         dist.all_reduce(tensor)
@@ -171,7 +164,7 @@ def worker_seconds(norm: str = "own") -> dict:
             "seconds": (time.perf_counter() - start) / 20,
         }
     dist.destroy_process_group()
-    return result | {"rank": team.rank}
+    return result
 
 
 def measure(*words: str, processes: int = 0, threads: int = THREADS) -> dict:
