@@ -68,7 +68,7 @@ full: .venv/ready
 	$(BIN)/python book/train_mlp.py
 	$(BIN)/python book/baselines.py
 	$(BIN)/python book/benchmark.py --rounds 2 --results book/results
-	$(BIN)/python book/_tools/cover.py
+	$(BIN)/python book/_tools/pictures.py
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
 $(SITE): .venv/ready $(SOURCES)

@@ -91,3 +91,10 @@ def supported(token, text, recorded):
         for number in recorded
         for scale in (1, 100, 1 / 60)
     )
+
+
+def reading_minutes(path):
+    """Minutes for 130 words of prose or 10 lines of code each, rounded to five."""
+    words = sum(len(re.findall(r"\w+", text)) for text in prose(path))
+    lines = sum(len(source(cell).splitlines()) for cell in code(path))
+    return 5 * round((words / 130 + lines / 10) / 5)

@@ -19,6 +19,7 @@ from notebooks import (
     printed,
     prose,
     read,
+    reading_minutes,
     source,
     supported,
     tags,
@@ -112,7 +113,7 @@ def test_chapter_has_the_parts_of_a_chapter(path):
     text = "\n".join(prose(path))
     number = int(path.stem[:2])
     assert text.startswith(f"# {number}. ")
-    for part in ("After this chapter you can", "**Cost.**", "**Predict.**"):
+    for part in ("After this chapter you can", "> **You need** ", "**Predict.**"):
         assert part in text, part
     for heading in ("What can go wrong", "Summary", "Further reading"):
         assert re.search(rf"^## .*{heading}", text, flags=re.M), heading
@@ -120,6 +121,18 @@ def test_chapter_has_the_parts_of_a_chapter(path):
     assert sections == list(range(1, len(sections) + 1))
     equations = re.findall(rf"\\tag\{{{number}\.(\d+)\}}", text)
     assert equations == [str(n + 1) for n in range(text.count("$$") // 2)]
+
+
+@each_chapter
+def test_chapter_and_landing_page_agree_on_its_time(path):
+    minutes = reading_minutes(path)
+    opening = prose(path)[0]
+    assert f"> **Cost.** About {minutes} minutes to read. " in opening
+    seconds = re.search(r"(\d+) seconds on two CPU cores", opening).group(1)
+    title = opening.splitlines()[0].removeprefix("# ")
+    card = (BOOK / "index.md").read_text("utf-8").partition(f" {title}\n:link: ")[2]
+    assert card.startswith(f"{path.stem}\n")
+    assert f"{minutes} min · runs in {seconds} s · " in card.partition(":::")[0]
 
 
 def test_all_chapters_begin_with_the_same_setup():

@@ -1,22 +1,42 @@
 """A Sphinx extension for what the configuration cannot say.
 
-It points links to the repository that builds the book, takes MathJax out of a
-package, and removes what would reach for another server.
+It points links to the repository that builds the book, says on each page what it was
+verified with, brings what would otherwise come from other servers, and makes pages
+light: no script that is not used, no icon that is not shown.
 """
 
+import html
 import os
-from importlib.metadata import files
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import files, version
 from pathlib import Path
 from shutil import copyfile
 
-MATHJAX = "tex-svg-full.js"
+from docutils import nodes
+from fontTools import subset
+from PIL import Image
+from sphinx.util import logging
+
+BOOK = Path(__file__).resolve().parent.parent
+VERIFIED = BOOK.parent / ".venv" / "verified"  # touched when the notebooks have passed
+MATHJAX = "tex-svg-full.js"  # book.js loads it where there are formulas
+LIVE_MODEL = "live_model.js"
+UNUSED = ("thebe", MATHJAX, "design-tabs")
+
+log = logging.getLogger(__name__)
 
 
 def setup(app):
     """Connect the handlers; called by Sphinx."""
     # Before the theme's own handlers (500) read the repository, after they filled in.
     app.connect("config-inited", follow_the_repository, priority=100)
-    app.connect("html-page-context", remove_thebe, priority=900)
+    app.connect("config-inited", say_what_was_verified)
+    app.connect("builder-inited", start_live_model)
+    app.connect("html-page-context", choose_scripts, priority=900)
+    app.connect("html-page-context", describe, priority=900)
     app.connect("build-finished", finish_site)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -30,23 +50,162 @@ def follow_the_repository(app, config):
         slug = "/".join(config.html_theme_options["repository_url"].split("/")[-2:])
     owner, name = slug.split("/")
     config.html_baseurl = f"https://{owner}.github.io/{name}/"
+    config.ogp_site_url = config.html_baseurl
+    config.ogp_image = f"{config.html_baseurl}_static/card.png"
 
 
-def remove_thebe(app, pagename, templatename, context, doctree):
-    """Drop the scripts of sphinx-thebe, which need a server and are not used."""
-    context["script_files"] = [
-        script
-        for script in context.get("script_files", [])
-        if "thebe" not in f"{getattr(script, 'filename', script)}{vars(script)}"
-    ]
+def say_what_was_verified(app, config):
+    """Put the date and the versions at the foot of each page."""
+    now = int(os.environ.get("SOURCE_DATE_EPOCH", 0))
+    built = datetime.fromtimestamp(now, UTC) if now else datetime.now(UTC)
+    sources = [*BOOK.rglob("*.ipynb"), *BOOK.glob("*.py")]
+    changed = max(p.stat().st_mtime for p in sources if ".ipynb_" not in str(p))
+    if VERIFIED.exists() and VERIFIED.stat().st_mtime >= changed:
+        date = datetime.fromtimestamp(VERIFIED.stat().st_mtime, UTC)
+        words = (
+            f"Last verified on {day(date)}: every cell was run and its output compared"
+        )
+    else:
+        words = f"Built on {day(built)}; not verified since the last change"
+    names = {"numpy": "NumPy", "torch": "PyTorch"}
+    versions = [f"{name} {version(package)}" for package, name in names.items()]
+    python = ".".join(map(str, sys.version_info[:3]))
+    config.html_theme_options["extra_footer"] = (
+        f"<p>{words}; Python {python}, {', '.join(versions)}.</p>"
+    )
+
+
+def day(date):
+    """Write a date as 4 November 2026."""
+    return f"{date.day} {date:%B %Y}"
+
+
+def start_live_model(app):
+    """Start to make the files of the live model; finish_site waits for them."""
+    if app.builder.name == "html":
+        folder = Path(app.outdir) / "_static"
+        folder.mkdir(parents=True, exist_ok=True)
+        app.live_model = subprocess.Popen(
+            [sys.executable, BOOK / "_tools" / "live_model.py", folder],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def choose_scripts(app, pagename, templatename, context, doctree):
+    """Leave to each page the scripts and style sheets that it uses."""
+    body = context.get("body", "")
+
+    def used(file, names):
+        return not any(
+            n in f"{getattr(file, 'filename', file)}{vars(file)}" for n in names
+        )
+
+    scripts = UNUSED if "live-model" in body else (*UNUSED, LIVE_MODEL)
+    styles = UNUSED if "sd-" in body else (*UNUSED, "sphinx-design")
+    for key, names in (("script_files", scripts), ("css_files", styles)):
+        context[key] = [file for file in context.get(key, []) if used(file, names)]
+
+
+def describe(app, pagename, templatename, context, doctree):
+    """Let the page's first paragraph be its description."""
+    if doctree is not None:
+        paragraph = html.escape(next(doctree.findall(nodes.paragraph)).astext())
+        context["metatags"] = re.sub(
+            r'(description" content=)"[^"]*"',
+            lambda found: f'{found[1]}"{" ".join(paragraph.split())}"',
+            context["metatags"],
+        )
 
 
 def finish_site(app, exception):
-    """Copy MathJax into the site and drop the source maps, a quarter of its size."""
-    if exception or app.builder.name != "html":
+    """Bring MathJax and the live model, and lighten what the theme made."""
+    if app.builder.name != "html":
         return
-    static = Path(app.outdir) / "_static"
+    _, problem = app.live_model.communicate()
+    if exception:
+        return
+    site = Path(app.outdir)
+    static = site / "_static"
+    if app.live_model.returncode:
+        # Readers then see the still picture; a build without network is no mistake.
+        log.info("no live model: %s", problem.strip().splitlines()[-1])
+        (static / LIVE_MODEL).unlink()
+        for page in site.rglob("*.html"):
+            text = page.read_text("utf-8")
+            page.write_text(
+                re.sub(rf"<script[^>]*{LIVE_MODEL}[^>]*></script>", "", text), "utf-8"
+            )
     packaged = [f for f in files("sphinx-mathjax-offline") if f.name == MATHJAX]
     copyfile(packaged[0].locate(), static / MATHJAX)
-    for source_map in Path(app.outdir).rglob("*.map"):
-        source_map.unlink()
+    for unused in [*site.rglob("*.map"), *static.rglob("*.ttf")]:
+        unused.unlink()
+    pages = list(site.rglob("*.html"))
+    for page in pages:
+        page.write_text(finish_page(page.read_text("utf-8"), page), "utf-8")
+    keep_used_icons(static, pages)
+
+
+def finish_page(text, page):
+    """Return a page with lazy scripts and pictures, and names for what has none."""
+    if "data-content_root" not in text:
+        return text  # no page of the theme, but the one that leads to the first
+    # Icons come from the font; the search is a page of its own; one viewport is enough.
+    text = re.sub(r"\s*<script defer src=\S*fontawesome\.js\S*></script>", "", text)
+    if page.name != "search.html":
+        search = r"\s*<script src=\S*/?(searchtools|language_data|searchindex)\.js\b.*"
+        text = re.sub(search, "", text)
+    viewport = r'\s*<meta name="viewport"[^>]*>'
+    text = re.sub(viewport, "", text, count=len(re.findall(viewport, text)) - 1)
+    # Scripts wait for the page, but for the options that inline scripts fill in.
+    text = re.sub(
+        r"<script src=(?!\S*documentation_options)", "<script defer src=", text
+    )
+    text = re.sub(r"<img [^>]*>", lambda found: finish_image(found[0], page), text)
+    # What the theme leaves without a name for those who listen to the page.
+    text = text.replace("<summary>", '<summary aria-label="Pages of this chapter">')
+    return text.replace(
+        '<div id="pst-primary-sidebar"',
+        '<div id="pst-primary-sidebar" role="region" aria-label="Book"',
+    )
+
+
+def finish_image(tag, page):
+    """Return the tag of an image with its size, and lazy unless it is the cover."""
+    source = re.search(r'src="([^":?]+\.(png|webp))"', tag)
+    if source is None or "width=" in tag:
+        return tag
+    width, height = Image.open(page.parent / source[1]).size
+    lazy = "" if "cover" in source[1] else ' loading="lazy" decoding="async"'
+    return f'<img width="{width}" height="{height}"{lazy}{tag.removeprefix("<img")}'
+
+
+def keep_used_icons(static, pages):
+    """Keep those icons in the fonts and the style sheet that the site can show."""
+    users = [*pages, *static.glob("scripts/*.js"), *static.glob("*.js")]
+    text = " ".join(
+        user.read_text("utf-8") for user in users if user.name != "fontawesome.js"
+    )
+    (static / "scripts" / "fontawesome.js").unlink()
+    names = set(re.findall(r"fa-[a-z0-9-]+", text))
+    style = static / "styles" / "pydata-sphinx-theme.css"
+
+    def keep(rule):
+        return rule[0] if names & set(re.findall(r"fa-[a-z0-9-]+", rule[1])) else ""
+
+    rules = re.compile(r'((?:\.fa-[a-z0-9-]+:before,?)+)\{content:"[^"]*"\}')
+    small = rules.sub(keep, style.read_text("utf-8"))
+    style.write_text(small, "utf-8")
+    codes = {int(c, 16) for c in re.findall(r'"\\([0-9a-f]{4})"', small)}
+    for sheet in static.rglob("*.css"):
+        codes |= {
+            int(c, 16)
+            for c in re.findall(r'"\\([0-9a-f]{4})"', sheet.read_text("utf-8"))
+        }
+    options = subset.Options(flavor="woff2", ignore_missing_unicodes=True)
+    for file in (static / "vendor" / "fontawesome" / "webfonts").glob("*.woff2"):
+        font = subset.load_font(file, options)
+        chosen = subset.Subsetter(options)
+        chosen.populate(unicodes=codes)
+        chosen.subset(font)
+        subset.save_font(font, file, options)
