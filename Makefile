@@ -2,6 +2,7 @@
 #
 #   make book      build the site from the stored outputs
 #   make test      check everything: lint, unit, notebooks, site (each also by itself)
+#   make zip       pack the site, to be read without network
 #   make lab       open the chapters in JupyterLab
 #   make outputs   run the notebooks whose outputs are stale, and store the new ones
 #   make full      make the recorded runs again (about six hours on two cores)
@@ -9,12 +10,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SITE := _build/html/index.html
+NAME := residual-networks-executed
 SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
              -not -path '*/__pycache__/*' -not -path 'book/runs/*' \
              -not -path '* *' -not -name '*.checkpoint' -not -name '*.part')
 
 .DELETE_ON_ERROR:
-.PHONY: book test lint unit notebooks site lab outputs full moved
+.PHONY: book test lint unit notebooks site zip lab outputs full moved
 
 book: $(SITE)
 	@echo "The book lies in _build/html/index.html"
@@ -33,9 +35,14 @@ unit: .venv/ready
 
 notebooks: .venv/ready
 	$(BIN)/python -m pytest --nbval --nbval-current-env book
+	@touch .venv/verified
 
 site: $(SITE)
-	$(BIN)/python -m pytest tests/test_site.py
+	$(BIN)/python -m pytest --numprocesses 2 tests/test_site.py
+
+zip: $(SITE)
+	cd _build && $(abspath $(BIN))/python -m zipfile -c $(NAME).zip html
+	@echo "The site lies in _build/$(NAME).zip: unpack it and open html/index.html"
 
 lab: .venv/ready
 	cd book && ../$(BIN)/python -m jupyterlab
@@ -71,7 +78,7 @@ full: .venv/ready
 	$(BIN)/python book/_tools/pictures.py
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
-$(SITE): .venv/ready $(SOURCES)
+$(SITE): .venv/ready $(wildcard .venv/verified) $(SOURCES)
 	@rm -rf _build
 	$(BIN)/jupyter-book build . -W -n --keep-going
 

@@ -1,4 +1,4 @@
-// Typesets formulas as they come near the window, and the rest while the reader reads:
+// Typesets formulas that are in the window, and the rest once the reader stirs:
 // MathJax is larger than everything else on a page together.
 (() => {
   "use strict";
@@ -29,7 +29,6 @@
 
   const watch = new IntersectionObserver(
     (seen) => typeset(seen.filter((s) => s.isIntersecting).map((s) => s.target)),
-    { rootMargin: "50% 0%" },
   );
   waiting.forEach((formula) => watch.observe(formula));
 

@@ -30,7 +30,7 @@ def main() -> None:
     outputs, _ = helpers.load_tensors(helpers.RESULTS / "resnet20.outputs.safetensors")
     p = outputs["logits"][test.indices].float().softmax(dim=1)  # (1000, 10)
     helpers.use_book_style()
-    save(cover(test, p), "cover.webp", dpi=110, pil_kwargs={"quality": 90})
+    save(cover(test, p), "cover.webp", dpi=100, pil_kwargs={"quality": 80})
     save(card(test, p), "card.png", dpi=100)
     save(still(test, p), "live_model.png", dpi=160)
 
@@ -100,7 +100,7 @@ def fill(axes, test: cifar10.Images, p: torch.Tensor) -> None:
 
 def still(test: cifar10.Images, p: torch.Tensor) -> plt.Figure:
     """Draw one image, and the probabilities of its classes as bars."""
-    i = int(torch.where(torch.tensor(test.labels) == 7)[0][0])  # the first horse
+    i = int(torch.where(torch.tensor(test.labels) == 8)[0][0])  # the first ship
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(7, 2.8), gridspec_kw={"width_ratios": [1, 1.7], "wspace": 0.35}
     )
