@@ -31,14 +31,14 @@ lint: .venv/ready
 	  .github/workflows/*.yml
 
 unit: .venv/ready
-	$(BIN)/python -m pytest tests --ignore tests/test_site.py
+	$(BIN)/python -m pytest tests --ignore tests/test_site.py --ignore tests/test_launch.py
 
 notebooks: .venv/ready
 	$(BIN)/python -m pytest --nbval --nbval-current-env book
 	@touch .venv/verified
 
 site: $(SITE)
-	$(BIN)/python -m pytest --numprocesses 2 tests/test_site.py
+	$(BIN)/python -m pytest tests/test_site.py tests/test_launch.py
 
 zip: $(SITE)
 	cd _build && $(abspath $(BIN))/python -m zipfile -c $(NAME).zip html

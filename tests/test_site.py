@@ -1,19 +1,30 @@
-"""The built site in a real browser, as a reader meets it on a desk and on a phone."""
+"""The built site in a real browser, as readers meet it: desk, phone, dark, on paper."""
 
+import json
 import os
+import re
 import shutil
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import subprocess
+import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
+import weigh
+import yaml
+from axe_playwright_python.base import AXE_FILE_PATH
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
-SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
+import cifar10
+import helpers
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = weigh.SITE
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.glob("book/**/*.html"))
+CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
 WIDTHS = {"desk": 1280, "phone": 390}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # The last one is the proof that the site needs no other host: no name is ever found.
 OPTIONS = [
@@ -28,23 +39,15 @@ OPTIONS = [
 ]
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
 def address():
-    handler = partial(Quiet, directory=str(SITE))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with weigh.serve() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next((p for p in map(shutil.which, BROWSERS) if p), None)
+    path = weigh.find_browser()
     if path is None:
         reason = "Chromium is missing: sudo apt install chromium"
         # A machine that must test everything may not pass by testing less.
@@ -58,12 +61,14 @@ def browser():
 class Visit:
     """One page open in the browser, and what went wrong on the way."""
 
-    def __init__(self, browser, address, page, width=1280, scheme="light"):
+    def __init__(self, browser, address, width=1280, scheme="light"):
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )
         self.page = self.context.new_page()
         self.complaints = []
+        self.requests = []
+        self.finished = weigh.watch(self.page)
         self.page.on("console", self.on_console)
         self.page.on("pageerror", lambda e: self.complaints.append(f"error: {e}"))
         self.page.on(
@@ -71,7 +76,7 @@ class Visit:
         )
         self.page.on("request", lambda r: self.on_request(r, address))
         self.page.on("response", self.on_response)
-        self.page.goto(f"{address}/{page}", wait_until="load")
+        self.page.goto(address, wait_until="load")
         self.page.wait_for_load_state("networkidle")
 
     def on_console(self, message):
@@ -79,12 +84,31 @@ class Visit:
             self.complaints.append(f"console: {message.text}")
 
     def on_request(self, request, address):
-        if not request.url.startswith((address, "data:", "blob:")):
+        self.requests.append(request.url)
+        home = re.sub(r"(book/\d|book/\w+\.|book/ex|index|search).*", "", address)
+        if not request.url.startswith((home, "data:", "blob:")):
             self.complaints.append(f"foreign: {request.url}")
 
     def on_response(self, response):
         if response.status >= 400:
             self.complaints.append(f"{response.status}: {response.url}")
+
+    def typeset_all(self):
+        """Stir, as a reader does, and wait until no formula waits."""
+        self.page.mouse.move(5, 5)
+        self.page.mouse.move(9, 9)
+        self.page.wait_for_function(
+            "!document.querySelector('article .math:not(:has(mjx-container))')"
+        )
+
+
+@pytest.fixture(scope="module", params=[*PAGES, "search.html"])
+def opened(request, browser, address):
+    """One page after the other, which the tests of every page share."""
+    visit = Visit(browser, f"{address}/{request.param}")
+    visit.name = request.param
+    yield visit
+    visit.context.close()
 
 
 @pytest.fixture
@@ -92,7 +116,9 @@ def visit(browser, address):
     open_visits = []
 
     def go(page, **options):
-        open_visits.append(Visit(browser, address, page, **options))
+        # A page of this server, or a file that the caller names in full.
+        where = page if page.startswith("file:") else f"{address}/{page}"
+        open_visits.append(Visit(browser, where, **options))
         return open_visits[-1]
 
     yield go
@@ -106,65 +132,138 @@ def test_all_pages_were_built():
     assert {"index", *chapters, "references"} <= names
 
 
-each_page = pytest.mark.parametrize("page", PAGES)
-each_width = pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+# ---------------------------------------------------------------- every page
+
+FITS = """width => {
+    const wide = document.documentElement.scrollWidth > width ? ["the page"] : [];
+    const blocks = "article pre, article div.math, article table, article img";
+    for (const block of document.querySelectorAll(blocks))
+        if (block.getBoundingClientRect().right > width + 1)
+            wide.push(block.textContent.slice(0, 60) || block.alt);
+    for (const formula of document.querySelectorAll("article mjx-container"))
+        if (formula.getBoundingClientRect().left < 0) wide.push("cut: " + formula.id);
+    return wide;
+}"""
+
+# Colours depend on the kind of a token: one of each kind is enough to judge them all,
+# and the strokes of a formula are hidden from those who listen.
+THIN = """() => {
+    const seen = new Set();
+    for (const token of document.querySelectorAll("div.highlight span[class]")) {
+        const kind = token.className + token.closest("[class*=cell_]")?.className;
+        if (seen.has(kind)) token.replaceWith(...token.childNodes);
+        seen.add(kind);
+    }
+    for (const block of document.querySelectorAll("div.highlight")) block.normalize();
+    for (const cell of document.querySelectorAll("div.cell"))
+        cell.style.contentVisibility = "visible";
+    for (const drawn of document.querySelectorAll("mjx-container > svg"))
+        drawn.replaceChildren();
+}"""
 
 
-@each_page
-@each_width
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_loads_clean_and_fits_its_window(visit, page, width, scheme):
-    opened = visit(page, width=width, scheme=scheme)
-    assert opened.complaints == []
-    root = "document.documentElement"
-    assert opened.page.evaluate(f"{root}.scrollWidth") <= width
-    assert opened.page.evaluate(f"{root}.dataset.theme") == scheme
+COLOURS = ["color-contrast", "link-in-text-block"]  # what a scheme can change
 
 
-@each_page
-def test_all_maths_is_understood(visit, page):
-    opened = visit(page)
-    opened.page.wait_for_timeout(500)
-    assert opened.page.locator("article .math:not(:has(mjx-container))").count() == 0
+def violations(page, rules=None):
+    """What axe-core finds, in words; all its rules, or some."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_FILE_PATH.read_text("utf-8"))
+    options = {"resultTypes": ["violations"], "preload": False} | (
+        {"runOnly": rules} if rules else {}
+    )
+    return page.evaluate(
+        """async options => (await axe.run(document, options)).violations.flatMap(
+            rule => rule.nodes.map(n => `${rule.id}: ${n.target} ${n.html}`))""",
+        options,
+    )
+
+
+def test_page_loads_without_a_complaint_and_weighs_less_than_its_budget(opened):
+    weigh.read_on(opened.page)
+    opened.typeset_all()
+    whole, rest = weigh.weigh(opened.finished)
+    assert 50_000 < rest < weigh.BUDGET_BUT_MATHS
+    assert whole < weigh.BUDGET
     wrong = opened.page.locator("mjx-merror, [data-mml-node='merror']")
     assert wrong.all_inner_texts() == []
+    assert opened.complaints == []
 
 
-@each_page
-def test_every_picture_arrives_and_has_alt_text(visit, page):
-    opened = visit(page)
-    pictures = opened.page.eval_on_selector_all(
-        "article img", "all => all.map(i => [i.alt, i.naturalWidth, i.src])"
+def test_pictures_have_size_and_alt_text_and_arrive_when_needed(opened):
+    pictures = opened.page.locator("article img").evaluate_all(
+        """all => Promise.all(all.map(async i => {
+            const lazy = i.loading == "lazy" || i.className.includes("cover");
+            i.loading = "eager";
+            await i.decode();
+            const box = [i.getAttribute("width"), i.getAttribute("height")];
+            return [i.alt, lazy, box.map(Number), [i.naturalWidth, i.naturalHeight]];
+        }))"""
     )
-    for alt, width, address in pictures:
-        assert len(alt) > 40, address
-        assert width > 0, address
+    for alt, lazy, said, real in pictures:
+        assert len(alt) > 40
+        assert lazy, alt
+        assert said == real, alt
 
 
-def test_chapter_shows_its_figures_and_maths(visit):
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_page_fits_its_window_and_wide_blocks_scroll_by_themselves(opened, width):
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    assert opened.page.evaluate(FITS, width) == []
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_page_is_accessible_in_light_and_dark(opened, width):
+    opened.page.evaluate(THIN)
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    opened.page.wait_for_timeout(400)  # the theme then looks for blocks that scroll
+    for scheme, rules in (("light", None), ("dark", COLOURS)):
+        opened.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        theme = f"document.documentElement.dataset.theme == '{scheme}'"
+        opened.page.wait_for_function(theme)
+        assert violations(opened.page, rules) == [], scheme
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_head_tells_search_engines_and_other_sites_what_the_page_is(page):
+    text = (SITE / page).read_text("utf-8")
+    head = text.partition("</head>")[0]
+    home = re.search(r'canonical" href="(https://.*)/book/', head)[1]
+    assert f'<link rel="canonical" href="{home}/{page}" />' in head
+    assert f"<loc>{home}/{page}</loc>" in (SITE / "sitemap.xml").read_text("utf-8")
+    for name in ('name="description"', 'property="og:description"'):
+        description = re.search(rf'{name} content="([^"]*)"', head)[1]
+        assert 20 < len(description) < 200, description
+    card = re.search(r'og:image" content="([^"]*)"', head)[1]
+    assert Image.open(SITE / card.removeprefix(f"{home}/")).size == (1200, 630)
+    assert 'rel="icon" href="../' in head
+    verified = re.search(r'class="extra_footer">\s*<p>(.*)</p>', text)[1]
+    assert re.match(r"(Last verified|Built) on \d+ [A-Z][a-z]+ \d{4}", verified)
+    assert f"PyTorch {version('torch')}." in verified
+    assert text.count('name="viewport"') == 1
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_chapter_shows_its_figures_and_its_maths_to_all(visit):
     opened = visit("book/07_training.html")
+    assert not any(weigh.MATHS in url for url in opened.requests)  # not yet
+    opened.typeset_all()
     assert opened.page.locator("article .cell_output img").count() >= 10
-    opened.page.wait_for_selector("mjx-container[display='true'] svg")
-    assert opened.page.locator("mjx-container").count() >= 6
-    assert opened.page.locator("mjx-assistive-mml math").count() >= 6
+    formulas = opened.page.locator("mjx-container").count()
+    assert formulas >= 6
+    assert opened.page.locator("mjx-container > svg[aria-hidden=true]").count() == (
+        formulas
+    )
+    assert opened.page.locator("mjx-assistive-mml math").count() == formulas
+    assert opened.complaints == []
 
 
-@each_page
-@each_width
-def test_wide_blocks_scroll_by_themselves_from_their_beginning(visit, page, width):
-    opened = visit(page, width=width)
-    outside = opened.page.evaluate(
-        """() => [...document.querySelectorAll('article pre, article div.math')]
-            .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
-            .map(e => e.textContent.slice(0, 60))"""
-    )
-    assert outside == []
-    cut = opened.page.evaluate(
-        """() => [...document.querySelectorAll('article mjx-container')]
-            .filter(e => e.getBoundingClientRect().left < 0)
-            .map(e => e.textContent.slice(0, 60))"""
-    )
-    assert cut == []
+def test_formula_in_the_window_is_typeset_without_a_stir(visit):
+    opened = visit("book/05_residual_block.html#summary")
+    opened.page.evaluate("document.querySelector('.math').scrollIntoView()")
+    opened.page.wait_for_selector("mjx-container svg")
 
 
 def test_search_finds_the_chapter(visit):
@@ -175,26 +274,80 @@ def test_search_finds_the_chapter(visit):
     assert opened.complaints == []
 
 
-def test_root_leads_to_the_landing_page(visit):
+def test_root_leads_to_the_landing_page_and_on_to_the_chapters(visit):
     opened = visit("index.html")
     opened.page.wait_for_url("**/book/index.html")
-    first = opened.page.locator("article a[href*='07_training']").first
-    first.click()
+    opened.page.get_by_role("link", name="Train at once: chapter 7").click()
     opened.page.wait_for_url("**/book/07_training.html*")
     assert "Training a ResNet" in opened.page.title()
+    for direction, target in (("left-prev", "exercises/06"), ("right-next", "07")):
+        link = opened.page.locator(f".prev-next-area .{direction}")
+        assert target in link.get_attribute("href")
 
 
 def test_landing_page_shows_its_promise_and_picture_in_one_screen(visit):
     opened = visit("book/index.html")
-    for target in ("article h1", "article img", "article ul"):
+    for target in ("article h1", "article img.cover", "article ul"):
         box = opened.page.locator(target).first.bounding_box()
         assert box["y"] + box["height"] / 2 < 900, target
+    parts = opened.page.locator(".bd-sidebar-primary .caption-text").all_inner_texts()
+    assert parts[:3] == opened.page.locator("article h3").evaluate_all(
+        "all => all.map(h => h.firstChild.textContent)"
+    )
+
+
+@pytest.mark.parametrize("page", ["book/index.html", "book/09_evaluation.html"])
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_everything_is_reached_by_keyboard_and_seen_when_reached(visit, page, width):
+    opened = visit(page, width=width)
+    steps = opened.page.evaluate(
+        """() => [...document.querySelectorAll("a, button, input, summary")].filter(
+            e => e.checkVisibility({visibilityProperty: true})).length"""
+    )
+    reached = set()
+    for _ in range(steps + 20):
+        opened.page.keyboard.press("Tab")
+        at = opened.page.evaluate(
+            """() => {
+                const e = document.activeElement;
+                const style = getComputedStyle(e);
+                const ring = style.outlineStyle != "none" || style.boxShadow != "none";
+                const parts = [...e.querySelectorAll("*"), e];
+                const after = getComputedStyle(e, "::after"); // of a card
+                const seen = parts.some(part => {
+                    const box = part.getBoundingClientRect();
+                    return box.width * box.height > 0;
+                }) || parseFloat(after.width) > 0;
+                return [e.outerHTML.slice(0, 200), seen, ring,
+                        e === document.body];
+            }"""
+        )
+        if at[3]:
+            break
+        reached.add(at[0])
+        assert at[1], f"invisible: {at[0]}"
+        assert at[2], f"without a ring: {at[0]}"
+    for needed in ("main-content", "07_training", "theme-switch", "search-button"):
+        assert width == 390 or any(needed in html for html in reached), needed
+    assert len(reached) > 0.7 * steps
+
+
+@pytest.mark.parametrize("page", CHAPTERS[4:6])
+def test_paper_shows_the_text_alone_and_cuts_no_code(visit, page):
+    opened = visit(page, width=700)
+    opened.page.emulate_media(media="print")
+    shown = "e => e.checkVisibility()"
+    for aside in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer"):
+        assert not opened.page.locator(aside).first.evaluate(shown), aside
+    cut = opened.page.locator("article pre").evaluate_all(
+        "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    )
+    assert cut == 0
+    assert len(opened.page.pdf()) > 100_000
 
 
 def test_buttons_lead_to_the_repository_that_built_the_site(visit):
-    from yaml import safe_load
-
-    config = safe_load((SITE.parent.parent / "_config.yml").read_text("utf-8"))
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     built_by = os.environ.get("GITHUB_REPOSITORY")
     home = f"https://github.com/{built_by}" if built_by else config["repository"]["url"]
     opened = visit("book/07_training.html")
@@ -206,6 +359,190 @@ def test_buttons_lead_to_the_repository_that_built_the_site(visit):
     assert not any("github.com" in x and slug not in x for x in links if "blob" in x)
 
 
-def test_site_carries_no_source_maps_and_one_maths_script():
+def test_icons_are_drawn_from_the_small_fonts(visit):
+    opened = visit("book/07_training.html")
+    fonts = opened.page.evaluate(
+        """async () => {
+            await document.fonts.ready;
+            return [...document.fonts].filter(f => f.status == "loaded").length;
+        }"""
+    )
+    assert fonts >= 2
+    icons = opened.page.locator(".article-header-buttons i, .sidebar-toggle span")
+    codes = icons.evaluate_all(
+        "all => all.map(i => getComputedStyle(i, '::before').content)"
+    )
+    assert len(codes) >= 6
+    from fontTools.ttLib import TTFont
+
+    drawn = {code for f in SITE.rglob("*.woff2") for code in TTFont(f).getBestCmap()}
+    assert {ord(code.strip('"')) for code in codes} <= drawn
+
+
+def test_site_carries_nothing_that_it_does_not_use():
     assert not list(SITE.rglob("*.map"))
-    assert (SITE / "_static" / "tex-svg-full.js").stat().st_size > 1_000_000
+    assert not list(SITE.rglob("fontawesome*.js"))
+    assert (SITE / "_static" / weigh.MATHS).stat().st_size > 1_000_000
+    fonts = list(SITE.rglob("*.woff2"))
+    assert fonts and sum(f.stat().st_size for f in fonts) < 10_000
+
+
+# ---------------------------------------------------------------- without network
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The zip that `make zip` packs, unpacked as a reader would."""
+    subprocess.run(["make", "zip"], cwd=ROOT, check=True, capture_output=True)
+    folder = tmp_path_factory.mktemp("a class")
+    with zipfile.ZipFile(ROOT / "_build" / "residual-networks-executed.zip") as packed:
+        packed.extractall(folder)
+    return f"{folder.as_uri()}/html"
+
+
+def test_zipped_site_works_from_a_disk(visit, unpacked):
+    opened = visit(f"{unpacked}/index.html")
+    opened.page.wait_for_url("**/book/index.html")
+    opened.page.get_by_role("link", name="Start with chapter 1").click()
+    opened.page.wait_for_load_state("networkidle")
+    assert "Introduction" in opened.page.title()
+    opened = visit(f"{unpacked}/book/03_backpropagation.html")
+    opened.typeset_all()
+    assert opened.page.locator("mjx-container").count() >= 6
+    assert opened.complaints == []
+    opened = visit(f"{unpacked}/search.html?q=momentum")
+    opened.page.wait_for_selector("#search-results li a")
+
+
+def test_live_model_works_from_a_disk(visit, unpacked):
+    opened = visit(f"{unpacked}/book/index.html")
+    start_live_model(opened)
+    assert answers(opened, sample=0)[0] > 0
+
+
+# ---------------------------------------------------------------- the live model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def live_model_is_there():
+    if not (SITE / "_static" / "live_model_data.js").exists() and os.environ.get("CI"):
+        pytest.fail("the site was built without the live model: npm is missing?")
+
+
+needs_live_model = pytest.mark.skipif(
+    not (SITE / "_static" / "live_model_data.js").exists(),
+    reason="the site was built without the live model: npm is missing",
+)
+
+
+def data():
+    text = (SITE / "_static" / "live_model_data.js").read_text("utf-8")
+    return json.loads(text.removeprefix("window.liveModelData = ").rstrip(";\n"))
+
+
+def start_live_model(opened):
+    opened.page.get_by_role("button", name="Classify a picture here").click()
+    opened.page.wait_for_selector(".live-panel", timeout=20_000)
+
+
+def answers(opened, sample=None):
+    """The ten probabilities in percent, after a click on a sample if one is named."""
+    values = opened.page.locator(".live-value")
+    if sample is not None:
+        said = opened.page.locator(".live-said")
+        before = said.inner_text()
+        opened.page.locator(".live-samples button").nth(sample).click()
+        opened.page.wait_for_function(
+            "old => document.querySelector('.live-said').textContent != old", arg=before
+        )
+    return [float(t.removesuffix("%").strip() or 0) for t in values.all_inner_texts()]
+
+
+@needs_live_model
+@pytest.mark.parametrize("page", ["book/index.html", "book/09_evaluation.html"])
+def test_page_answers_as_the_record_for_ten_images(visit, page):
+    opened = visit(page)
+    assert not any("live_model_data" in url for url in opened.requests)  # not yet
+    start_live_model(opened)
+    outputs, _ = helpers.load_tensors(helpers.RESULTS / "resnet20.outputs.safetensors")
+    samples = data()["samples"]
+    assert sorted(s["label"] for s in samples) == list(range(10))
+    for place, sample in enumerate(samples):
+        recorded = outputs["logits"][sample["index"]].float().softmax(dim=0)
+        assert int(outputs["labels"][sample["index"]]) == sample["label"]
+        shown = torch.tensor(answers(opened, place)) / 100
+        assert shown.argmax() == recorded.argmax()
+        assert (shown - recorded).abs().max() < 0.006, sample
+    assert violations(opened.page) == []
+    assert opened.complaints == []
+
+
+@needs_live_model
+def test_exported_network_gives_pytorchs_logits(sample):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    import resnet
+
+    exported = ReferenceEvaluator(onnx.load(SITE / "_static" / "resnet20.onnx"))
+    images, _ = helpers.to_tensors(sample.test)
+    images = images[::40]  # of all classes
+    logits = exported.run(["logits"], {"images": images.float().numpy()})[0]
+    network = resnet.build_model("resnet20")
+    helpers.load_weights(network, helpers.RESULTS / "resnet20.safetensors")
+    expected = helpers.predict(network, images)
+    assert (torch.tensor(logits) - expected).abs().max() < 1e-4
+
+
+@needs_live_model
+def test_bad_files_get_a_sentence_and_good_ones_an_answer(visit, tmp_path, sample):
+    files = {
+        "notes.png": (b"this is text", "no picture that this browser can read"),
+        "empty.jpg": (b"", "no picture that this browser can read"),
+        "huge.png": (bytes(31_000_000), "more than 30 MB"),
+    }
+    opened = visit("book/index.html")
+    start_live_model(opened)
+    said = opened.page.locator(".live-said")
+    for name, (content, sentence) in files.items():
+        (tmp_path / name).write_bytes(content)
+        opened.page.set_input_files(".live-file", tmp_path / name)
+        opened.page.get_by_text(sentence).wait_for()
+        assert name in said.inner_text()
+        assert set(opened.page.locator(".live-value").all_inner_texts()) == {"–"}
+    Image.new("RGB", (9000, 9000)).save(tmp_path / "wide.png")
+    opened.page.set_input_files(".live-file", tmp_path / "wide.png")
+    opened.page.get_by_text("9000 × 9000 pixels").wait_for()
+    clear = Image.new("RGBA", (60, 40), (200, 30, 30, 128))
+    clear.save(tmp_path / "clear.png")
+    opened.page.set_input_files(".live-file", tmp_path / "clear.png")
+    opened.page.get_by_text("Transparent parts count as white").wait_for()
+    # A sample that was enlarged, with bars at its sides, is seen as it was.
+    index = data()["samples"][9]["index"]
+    place = list(sample.test.indices).index(index)
+    wide = Image.new("RGB", (960, 320))
+    pixels = Image.fromarray(sample.test.images[place])
+    wide.paste(pixels.resize((320, 320), Image.Resampling.NEAREST), (320, 0))
+    wide.save(tmp_path / "truck.png")
+    opened.page.set_input_files(".live-file", tmp_path / "truck.png")
+    opened.page.get_by_text("shrunk to 32 × 32").wait_for()
+    opened.page.wait_for_function(
+        "!document.querySelector('.live-said').textContent.includes('Transparent')"
+    )
+    shown = answers(opened)
+    assert max(shown) == shown[cifar10.CLASSES.index("truck")] > 50
+    assert opened.complaints == []
+
+
+def test_page_without_the_live_model_shows_a_still_picture(visit, tmp_path):
+    """As the build leaves it where npm is missing."""
+    shutil.copytree(SITE, tmp_path / "site")
+    script = tmp_path / "site" / "_static" / "live_model.js"
+    script.unlink()
+    page = tmp_path / "site" / "book" / "index.html"
+    text = re.sub(r"<script[^>]*live_model.js[^>]*></script>", "", page.read_text())
+    page.write_text(text)
+    opened = visit(page.as_uri())
+    assert opened.page.locator(".live-model img").is_visible()
+    assert opened.page.locator(".live-model button").count() == 0
+    assert opened.complaints == []

@@ -81,6 +81,7 @@
     choose.append("Choose a picture, or drop one here", input);
     const strip = make("div", { className: "live-samples" });
     const seen = make("canvas", { width: SIDE, height: SIDE, className: "live-seen" });
+    seen.getContext("2d", { willReadFrequently: true });
     seen.setAttribute("role", "img");
     seen.setAttribute("aria-label", "The picture as the network sees it");
     const said = make("p", { className: "live-said" });

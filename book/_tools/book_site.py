@@ -178,6 +178,7 @@ def finish_page(text, page):
     # Names and punctuation have the colour of the block: half of a page's elements.
     text = re.sub(r'<span class="(?:n|p|w)">([^<]*)</span>', r"\1", text)
     # What the theme leaves without a name for those who listen to the page.
+    text = text.replace(' role="doc-biblioentry"', ' role="listitem"')
     text = text.replace("<summary>", '<summary aria-label="Pages of this chapter">')
     return text.replace(
         '<div id="pst-primary-sidebar"',

@@ -66,16 +66,15 @@ def find_browser() -> str | None:
     return next((path for path in map(shutil.which, BROWSERS) if path), None)
 
 
-def weigh(page, address: str) -> dict[str, int]:
-    """Open `address` in a Playwright page, scroll to its end; return bytes by file."""
-    weights = {}
+def watch(page) -> list:
+    """Return a list that fills with the requests of a Playwright page."""
+    requests = []
+    page.on("requestfinished", lambda request: requests.append(request))
+    return requests
 
-    def count(request):
-        sizes = request.sizes()
-        weights[request.url] = sizes["responseBodySize"] + sizes["responseHeadersSize"]
 
-    page.on("requestfinished", count)
-    page.goto(address)
+def read_on(page) -> None:
+    """Scroll to the end of the page, and wait for what that loads."""
     page.evaluate(
         """async () => {
             for (let y = 0; y < document.body.scrollHeight; y += 800) {
@@ -85,13 +84,17 @@ def weigh(page, address: str) -> dict[str, int]:
         }"""
     )
     page.wait_for_load_state("networkidle")
-    return weights
 
 
-def split(weights: dict[str, int]) -> tuple[int, int]:
-    """Return the bytes of all files, and of all but the maths script."""
-    whole = sum(weights.values())
-    maths = sum(size for url, size in weights.items() if MATHS in url)
+def weigh(requests: list) -> tuple[int, int]:
+    """Return the bytes of all that was transferred, and of all but the maths script."""
+    whole = maths = 0
+    for request in requests:
+        if request.url.startswith("http"):
+            sizes = request.sizes()
+            size = sizes["responseBodySize"] + sizes["responseHeadersSize"]
+            whole += size
+            maths += size if MATHS in request.url else 0
     return whole, whole - maths
 
 
@@ -108,7 +111,11 @@ def main() -> None:
         for file in sorted(SITE.glob("book/**/*.html")):
             context = browser.new_context()
             name = file.relative_to(SITE).as_posix()
-            whole, rest = split(weigh(context.new_page(), f"{address}/{name}"))
+            page = context.new_page()
+            requests = watch(page)
+            page.goto(f"{address}/{name}")
+            read_on(page)
+            whole, rest = weigh(requests)
             heavy |= whole > BUDGET or rest > BUDGET_BUT_MATHS
             print(f"{whole / 1000:7.0f}{rest / 1000:11.0f}  {name}")
             context.close()
