@@ -61,7 +61,7 @@ def browser():
 class Visit:
     """One page open in the browser, and what went wrong on the way."""
 
-    def __init__(self, browser, address, width=1280, scheme="light"):
+    def __init__(self, browser, address, width=1280, scheme="light", settle=True):
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )
@@ -77,7 +77,8 @@ class Visit:
         self.page.on("request", lambda r: self.on_request(r, address))
         self.page.on("response", self.on_response)
         self.page.goto(address, wait_until="load")
-        self.page.wait_for_load_state("networkidle")
+        if settle:
+            self.page.wait_for_load_state("networkidle")
 
     def on_console(self, message):
         if message.type in ("error", "warning"):
@@ -105,8 +106,7 @@ class Visit:
 @pytest.fixture(scope="module", params=[*PAGES, "search.html"])
 def opened(request, browser, address):
     """One page after the other, which the tests of every page share."""
-    visit = Visit(browser, f"{address}/{request.param}")
-    visit.name = request.param
+    visit = Visit(browser, f"{address}/{request.param}", settle=False)
     yield visit
     visit.context.close()
 
@@ -261,9 +261,10 @@ def test_chapter_shows_its_figures_and_its_maths_to_all(visit):
 
 
 def test_formula_in_the_window_is_typeset_without_a_stir(visit):
-    opened = visit("book/05_residual_block.html#summary")
-    opened.page.evaluate("document.querySelector('.math').scrollIntoView()")
-    opened.page.wait_for_selector("mjx-container svg")
+    opened = visit("book/05_residual_block.html")
+    assert opened.page.locator("mjx-container").count() == 0
+    opened.page.set_viewport_size({"width": 1280, "height": 6000})  # no scrolling
+    opened.page.wait_for_selector("mjx-container svg", timeout=6000)
 
 
 def test_search_finds_the_chapter(visit):
