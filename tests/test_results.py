@@ -4,8 +4,8 @@ import json
 import math
 import re
 
-import cover
 import numpy as np
+import pictures as draw
 import pytest
 from PIL import Image
 
@@ -97,15 +97,24 @@ def test_pages_show_the_recorded_accuracy(page):
     assert f"{accuracy:.2%}".replace("%", " %") in text
 
 
-def test_cover_shows_the_recorded_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(cover, "FILE", tmp_path / "cover.png")
-    cover.main()
-    kept = helpers.RESULTS.parent / "_static" / "cover.png"
-    with Image.open(kept) as one, Image.open(tmp_path / "cover.png") as other:
+@pytest.mark.parametrize("name", ["cover.webp", "card.png", "live_model.png"])
+def test_picture_shows_the_recorded_network(name, pictures):
+    kept = helpers.RESULTS.parent / "_static" / name
+    with Image.open(kept) as one, Image.open(pictures / name) as other:
         assert one.size == other.size
         difference = np.asarray(one.convert("RGB"), int) - other.convert("RGB")
     # Letters may be drawn a little differently by another version of matplotlib.
     assert np.abs(difference).mean() < 2
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with the site's pictures, drawn anew."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw, "FOLDER", folder)
+        draw.main()
+    return folder
 
 
 def test_resnet20_reaches_the_published_accuracy():
