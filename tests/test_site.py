@@ -8,7 +8,9 @@ import subprocess
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
+import book_site
 import pytest
 import torch
 import weigh
@@ -360,6 +362,48 @@ def test_buttons_lead_to_the_repository_that_built_the_site(visit):
     assert not any("github.com" in x and slug not in x for x in links if "blob" in x)
 
 
+def configured(monkeypatch, slug=None):
+    """What the extension makes of the configuration, in a repository of that name."""
+    if slug:
+        monkeypatch.setenv("GITHUB_REPOSITORY", slug)
+    else:
+        monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    options = {"repository_url": "https://github.com/house/book"}
+    config = SimpleNamespace(html_theme_options=options)
+    book_site.follow_the_repository(None, config)
+    book_site.say_what_was_verified(None, config)
+    return config
+
+
+def test_a_fork_leads_to_itself(monkeypatch):
+    ours, theirs = configured(monkeypatch), configured(monkeypatch, "reader/copy")
+    assert ours.html_baseurl == "https://house.github.io/book/"
+    assert theirs.html_theme_options["repository_url"] == (
+        "https://github.com/reader/copy"
+    )
+    assert (
+        theirs.html_baseurl == theirs.ogp_site_url == ("https://reader.github.io/copy/")
+    )
+    assert theirs.ogp_image.startswith(theirs.html_baseurl)
+
+
+def test_foot_says_verified_only_of_what_was_run_after_the_last_change(
+    monkeypatch, tmp_path
+):
+    stamp = tmp_path / "verified"
+    monkeypatch.setattr(book_site, "VERIFIED", stamp)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    foot = configured(monkeypatch).html_theme_options["extra_footer"]
+    assert "Built on 15 January 2027; not verified" in foot
+    stamp.touch()
+    os.utime(stamp, (1900000000, 1900000000))
+    foot = configured(monkeypatch).html_theme_options["extra_footer"]
+    assert "Last verified on 17 March 2030: every cell was run" in foot
+    os.utime(stamp, (1000000000, 1000000000))  # older than the notebooks
+    foot = configured(monkeypatch).html_theme_options["extra_footer"]
+    assert "not verified" in foot
+
+
 def test_icons_are_drawn_from_the_small_fonts(visit):
     opened = visit("book/07_training.html")
     fonts = opened.page.evaluate(
@@ -511,6 +555,14 @@ def test_bad_files_get_a_sentence_and_good_ones_an_answer(visit, tmp_path, sampl
         opened.page.get_by_text(sentence).wait_for()
         assert name in said.inner_text()
         assert set(opened.page.locator(".live-value").all_inner_texts()) == {"–"}
+    opened.page.locator(".live-model").evaluate(
+        """place => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File(["words"], "dropped.txt"));
+            place.dispatchEvent(new DragEvent("drop", {dataTransfer: dropped}));
+        }"""
+    )
+    opened.page.get_by_text("dropped.txt is no picture").wait_for()
     Image.new("RGB", (9000, 9000)).save(tmp_path / "wide.png")
     opened.page.set_input_files(".live-file", tmp_path / "wide.png")
     opened.page.get_by_text("9000 × 9000 pixels").wait_for()

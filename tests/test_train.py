@@ -167,11 +167,16 @@ def test_run_killed_twenty_times_ends_with_the_same_weights(tmp_path):
     words = shlex.split("--classes 0 1 --epochs 60 --threads 1 --batch-size 50")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     reference = start(whole, *words)
-    random_moment = random.Random(0)
+    assert "resnet8" in reference.stdout.readline(), reference.stderr.read()
+    lines = [(reference.stdout.readline(), time.monotonic()) for _ in range(3)]
+    epoch = (lines[2][1] - lines[0][1]) / 2  # seconds, on this machine
+    chance = random.Random(0)
     for _ in range(20):
         process = start(killed, *words, "--resume")
         assert "resnet8" in process.stdout.readline(), process.stderr.read()
-        time.sleep(random_moment.uniform(0, 2.5))
+        for _ in range(chance.randrange(3)):
+            process.stdout.readline()
+        time.sleep(chance.uniform(0, epoch))
         process.kill()
         process.communicate()
     assert (killed / "run.checkpoint").exists() and not (killed / "run.json").exists()

@@ -109,7 +109,7 @@ def still(test: cifar10.Images, p: torch.Tensor) -> plt.Figure:
     left.grid(False)
     first = p[i] == p[i].max()
     colours = [helpers.BLUE if f else "#b8c4d0" for f in first]
-    right.barh(cifar10.CLASSES, 100 * p[i], color=colours)
+    right.barh(cifar10.CLASSES, (100 * p[i]).numpy(), color=colours)
     right.set(xlim=(0, 100), xlabel="probability (%)", title="what the network says")
     right.invert_yaxis()
     return figure
