@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+import weigh
 
 import cifar10
 import helpers
@@ -24,6 +25,17 @@ def full():
         if os.environ.get("CI") or "cannot be fetched" not in str(problem):
             raise
         pytest.skip(f"needs the full set: {problem}")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of the browser."""
+    path = weigh.find_browser()
+    if path is None:
+        reason = "Chromium is missing: sudo apt install chromium"
+        # A machine that must test everything may not pass by testing less.
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return path
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ def test_matrix_rate_counts_two_operations_a_multiply_add(monkeypatch):
     ticks = iter(range(100))
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(ticks))
     assert benchmark.matrix_rate(torch.float32, size=8) == 2 * 8**3
+    assert next(ticks) == 4  # two products of a second each are enough
 
 
 def test_measurement_runs_in_a_process_of_its_own_and_names_its_fault():

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import weigh
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 from playwright.sync_api import sync_playwright
@@ -22,6 +21,7 @@ from notebooks import BOOK, CHAPTERS, EXERCISES, MODULES, code, source
 COLAB = {"IPython", "PIL", "matplotlib", "numpy", "safetensors", "scipy", "seaborn"} | {
     "sklearn", "torch", "torchvision", "tqdm", "ipywidgets", "matplotlib_inline"
 }  # fmt: skip
+THERE = COLAB | {p.stem for p in BOOK.glob("*.py")} | sys.stdlib_module_names
 QUICK = BOOK / "02_neural_network.ipynb"
 
 
@@ -42,15 +42,13 @@ def needed(text):
 @pytest.mark.parametrize("path", CHAPTERS + EXERCISES, ids=lambda path: path.stem)
 def test_notebook_needs_no_package_that_colab_lacks(path):
     lines = [source(cell) for cell in code(path)]
-    own = {p.stem for p in BOOK.glob("*.py")}
-    assert needed("\n".join(lines)) <= COLAB | own | sys.stdlib_module_names
+    assert needed("\n".join(lines)) <= THERE
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_module_needs_no_package_that_colab_lacks(name):
     text = (BOOK / f"{name}.py").read_text("utf-8")
-    own = {p.stem for p in BOOK.glob("*.py")}
-    assert needed(text) <= COLAB | own | sys.stdlib_module_names
+    assert needed(text) <= THERE
 
 
 def test_a_package_that_colab_lacks_is_found():
@@ -61,12 +59,16 @@ def test_a_package_that_colab_lacks_is_found():
     assert needed("try:\n    import optuna\nexcept ImportError:\n    pass") == set()
 
 
+def copy_book(folder):
+    skip = shutil.ignore_patterns("__pycache__", "runs", ".ipynb_checkpoints", "*.part")
+    shutil.copytree(BOOK, folder, ignore=skip)
+
+
 @pytest.fixture
 def colab(tmp_path):
     """An empty folder, the environment of a machine like Colab's, and its /content."""
     repository = tmp_path / "repository"
-    skip = shutil.ignore_patterns("__pycache__", "runs", ".ipynb_checkpoints", "*.part")
-    shutil.copytree(BOOK, repository / "book", ignore=skip)
+    copy_book(repository / "book")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", repository]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "book"]):
         subprocess.run([*git, *words], check=True, capture_output=True)
@@ -125,8 +127,7 @@ def test_simulated_colab_lacks_what_the_book_needs_for_its_tests(colab):
 def lab(tmp_path):
     """A JupyterLab of its own on a copy of the book; its address and its folder."""
     folder = tmp_path / "book"
-    skip = shutil.ignore_patterns("__pycache__", "runs", ".ipynb_checkpoints", "*.part")
-    shutil.copytree(BOOK, folder, ignore=skip)
+    copy_book(folder)
     home = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "HOME")}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     settings = [
@@ -150,12 +151,8 @@ def lab(tmp_path):
     server.wait(20)
 
 
-def test_chapter_runs_in_jupyterlab(lab):
+def test_chapter_runs_in_jupyterlab(lab, chromium):
     address, folder = lab
-    path = weigh.find_browser()
-    if path is None:
-        reason = "Chromium is missing: sudo apt install chromium"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     copy = folder / QUICK.name
     notebook = nbformat.read(copy, as_version=4)
     for cell in notebook.cells:  # so that what is there afterwards was made here
@@ -164,7 +161,7 @@ def test_chapter_runs_in_jupyterlab(lab):
     nbformat.write(notebook, copy)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{address}/lab/tree/{QUICK.name}")

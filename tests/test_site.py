@@ -48,14 +48,9 @@ def address():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    path = weigh.find_browser()
-    if path is None:
-        reason = "Chromium is missing: sudo apt install chromium"
-        # A machine that must test everything may not pass by testing less.
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+def browser(chromium):
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        started = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
         yield started
         started.close()
 
@@ -590,11 +585,8 @@ def test_bad_files_get_a_sentence_and_good_ones_an_answer(visit, tmp_path, sampl
 def test_page_without_the_live_model_shows_a_still_picture(visit, tmp_path):
     """As the build leaves it where npm is missing."""
     shutil.copytree(SITE, tmp_path / "site")
-    script = tmp_path / "site" / "_static" / "live_model.js"
-    script.unlink()
+    book_site.leave_still_picture(tmp_path / "site")
     page = tmp_path / "site" / "book" / "index.html"
-    text = re.sub(r"<script[^>]*live_model.js[^>]*></script>", "", page.read_text())
-    page.write_text(text)
     opened = visit(page.as_uri())
     assert opened.page.locator(".live-model img").is_visible()
     assert opened.page.locator(".live-model button").count() == 0

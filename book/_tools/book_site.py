@@ -133,12 +133,7 @@ def finish_site(app, exception):
     if app.live_model.returncode:
         # Readers then see the still picture; a build without network is no mistake.
         log.info("no live model: %s", problem.strip().splitlines()[-1])
-        (static / LIVE_MODEL).unlink()
-        for page in site.rglob("*.html"):
-            text = page.read_text("utf-8")
-            page.write_text(
-                re.sub(rf"<script[^>]*{LIVE_MODEL}[^>]*></script>", "", text), "utf-8"
-            )
+        leave_still_picture(site)
     packaged = [f for f in files("sphinx-mathjax-offline") if f.name == MATHJAX]
     copyfile(packaged[0].locate(), static / MATHJAX)
     for unused in [*site.rglob("*.map"), *static.rglob("*.ttf")]:
@@ -150,6 +145,15 @@ def finish_site(app, exception):
         page.write_text(finish_page(page.read_text("utf-8"), page), "utf-8")
     keep_used_icons(static, pages)
     join_styles(static, pages)
+
+
+def leave_still_picture(site):
+    """Take the script of the live model out of the site."""
+    (site / "_static" / LIVE_MODEL).unlink()
+    for page in site.rglob("*.html"):
+        text = page.read_text("utf-8")
+        text = re.sub(rf"<script[^>]*{LIVE_MODEL}[^>]*></script>", "", text)
+        page.write_text(text, "utf-8")
 
 
 def shrink(picture):
@@ -200,11 +204,9 @@ def finish_image(tag, page):
 
 def keep_used_icons(static, pages):
     """Keep those icons in the fonts and the style sheet that the site can show."""
-    users = [*pages, *static.glob("scripts/*.js"), *static.glob("*.js")]
-    text = " ".join(
-        user.read_text("utf-8") for user in users if user.name != "fontawesome.js"
-    )
     (static / "scripts" / "fontawesome.js").unlink()
+    users = [*pages, *static.glob("scripts/*.js")]
+    text = " ".join(user.read_text("utf-8") for user in users)
     names = set(re.findall(r"fa-[a-z0-9-]+", text))
     style = static / "styles" / "pydata-sphinx-theme.css"
 
@@ -212,14 +214,9 @@ def keep_used_icons(static, pages):
         return rule[0] if names & set(re.findall(r"fa-[a-z0-9-]+", rule[1])) else ""
 
     rules = re.compile(r'((?:\.fa-[a-z0-9-]+:before,?)+)\{content:"[^"]*"\}')
-    small = rules.sub(keep, style.read_text("utf-8"))
-    style.write_text(small, "utf-8")
-    codes = {int(c, 16) for c in re.findall(r'"\\([0-9a-f]{4})"', small)}
-    for sheet in static.rglob("*.css"):
-        codes |= {
-            int(c, 16)
-            for c in re.findall(r'"\\([0-9a-f]{4})"', sheet.read_text("utf-8"))
-        }
+    style.write_text(rules.sub(keep, style.read_text("utf-8")), "utf-8")
+    sheets = " ".join(sheet.read_text("utf-8") for sheet in static.rglob("*.css"))
+    codes = {int(code, 16) for code in re.findall(r'"\\([0-9a-f]{4})"', sheets)}
     options = subset.Options(flavor="woff2", ignore_missing_unicodes=True)
     for file in (static / "vendor" / "fontawesome" / "webfonts").glob("*.woff2"):
         font = subset.load_font(file, options)

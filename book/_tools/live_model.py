@@ -2,8 +2,8 @@
 
     python book/_tools/live_model.py FOLDER
 
-It writes into FOLDER, all or nothing: `resnet20.onnx`, the network with its recorded
-weights; `ort.wasm.min.js`, ONNX Runtime for browsers, which npm fetches; and
+It writes into FOLDER, or nothing if npm fails: `resnet20.onnx`, the network with its
+recorded weights; `ort.wasm.min.js`, ONNX Runtime for browsers, which npm fetches; and
 `live_model_data.js`, both once more with ten test images, as a script, since a page
 that was opened from a disk may load scripts but no other files.
 """
@@ -43,9 +43,9 @@ SCRIPT, GLUE, WASM = (
 
 def main(folder: Path) -> None:
     """Write the three files into `folder`, which must exist."""
+    runtime = fetch_runtime(Path(sys.prefix) / "share" / RUNTIME)  # it may not be there
     network = folder / f"{RECORD}.onnx"
     export(network)
-    runtime = fetch_runtime(Path(sys.prefix) / "share" / RUNTIME)
     data = {
         "model": packed(network.read_bytes()),
         "glue": packed((runtime / GLUE).read_bytes()),

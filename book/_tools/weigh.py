@@ -49,10 +49,10 @@ class AsPublished(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve(site: Path = SITE, port: int = 0) -> Iterator[str]:
+def serve(site: Path = SITE) -> Iterator[str]:
     """Serve the site on this machine; yields its address."""
     server = ThreadingHTTPServer(
-        ("127.0.0.1", port), partial(AsPublished, directory=str(site))
+        ("127.0.0.1", 0), partial(AsPublished, directory=str(site))
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
