@@ -124,7 +124,7 @@ def test_chapter_has_the_parts_of_a_chapter(path):
 
 
 @each_chapter
-def test_chapter_and_landing_page_agree_on_its_time(path):
+def test_chapter_landing_page_and_readme_agree_on_its_time(path):
     minutes = reading_minutes(path)
     opening = prose(path)[0]
     assert f"> **Cost.** About {minutes} minutes to read. " in opening
@@ -133,6 +133,9 @@ def test_chapter_and_landing_page_agree_on_its_time(path):
     card = (BOOK / "index.md").read_text("utf-8").partition(f" {title}\n:link: ")[2]
     assert card.startswith(f"{path.stem}\n")
     assert f"{minutes} min · runs in {seconds} s · " in card.partition(":::")[0]
+    readme = (BOOK.parent / "README.md").read_text("utf-8")
+    row = readme.partition(f"](book/{path.name}) | ")[2].partition("\n")[0]
+    assert re.match(rf"[^|]+\| {seconds} s\b", row)
 
 
 def test_all_chapters_begin_with_the_same_setup():
