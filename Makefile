@@ -5,18 +5,22 @@
 #   make zip       pack the site, to be read without network
 #   make lab       open the chapters in JupyterLab
 #   make outputs   run the notebooks whose outputs are stale, and store the new ones
+#   make class     make an nbgrader course: the exercises for students and instructor
+#   make grade     grade what students handed in: make grade SUBMISSIONS=folder
+#   make slides    make slides of the chapters
 #   make full      make the recorded runs again (about six hours on two cores)
 
 PYTHON ?= python3
 BIN := .venv/bin
 SITE := _build/html/index.html
 NAME := residual-networks-executed
+COURSE := _build/class
 SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
              -not -path '*/__pycache__/*' -not -path 'book/runs/*' \
              -not -path '* *' -not -name '*.checkpoint' -not -name '*.part')
 
 .DELETE_ON_ERROR:
-.PHONY: book test lint unit notebooks site zip lab outputs full moved
+.PHONY: book test lint unit notebooks site zip lab outputs class grade slides full moved
 
 book: $(SITE)
 	@echo "The book lies in _build/html/index.html"
@@ -50,6 +54,19 @@ lab: .venv/ready
 outputs: .venv/ready
 	$(BIN)/python book/_tools/outputs.py
 
+class: .venv/ready
+	$(BIN)/python book/_tools/classroom.py make "$(COURSE)"
+
+grade: .venv/ready
+	@test -n "$(SUBMISSIONS)" || \
+	  { echo "Name the folder that holds a folder for each student:"; \
+	    echo "make grade SUBMISSIONS=folder"; exit 1; }
+	@test -e "$(COURSE)/gradebook.db" || $(MAKE) class
+	$(BIN)/python book/_tools/classroom.py grade "$(COURSE)" "$(SUBMISSIONS)"
+
+slides: .venv/ready
+	$(BIN)/python book/_tools/slides.py _build/slides
+
 full: .venv/ready
 	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 \
 	  --results book/results --overwrite --resume
@@ -79,7 +96,7 @@ full: .venv/ready
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
 $(SITE): .venv/ready $(wildcard .venv/verified) $(SOURCES)
-	@rm -rf _build
+	@rm -rf _build/html _build/.doctrees  # a course may lie beside them
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 # A virtual environment holds the paths of its folder and of its Python: if either was

@@ -43,7 +43,7 @@ SCRIPT, GLUE, WASM = (
 
 def main(folder: Path) -> None:
     """Write the three files into `folder`, which must exist."""
-    runtime = fetch_runtime(Path(sys.prefix) / "share" / RUNTIME)  # it may not be there
+    runtime = fetch_package(RUNTIME, (SCRIPT, GLUE, WASM))  # it may not be there
     network = folder / f"{RECORD}.onnx"
     export(network)
     data = {
@@ -111,11 +111,12 @@ def samples() -> list[dict]:
     return chosen
 
 
-def fetch_runtime(folder: Path) -> Path:
-    """Return `folder` with ONNX Runtime's files in it; npm fetches them once.
+def fetch_package(package: str, names: tuple[str, ...]) -> Path:
+    """Return a folder with files of an npm package's `dist`; npm fetches them once.
 
     Raises RuntimeError if npm is missing or cannot fetch the package.
     """
+    folder = Path(sys.prefix) / "share" / package
     if folder.exists():
         return folder
     npm = shutil.which("npm")
@@ -124,17 +125,17 @@ def fetch_runtime(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         done = subprocess.run(
-            [npm, "pack", RUNTIME, "--loglevel=error", "--ignore-scripts"],
+            [npm, "pack", package, "--loglevel=error", "--ignore-scripts"],
             cwd=place,
             capture_output=True,
             text=True,
         )
         if done.returncode:
-            raise RuntimeError(f"npm could not fetch {RUNTIME}: {done.stderr.strip()}")
+            raise RuntimeError(f"npm could not fetch {package}: {done.stderr.strip()}")
         part = Path(place) / "part"
-        part.mkdir()
         with tarfile.open(next(Path(place).glob("*.tgz"))) as archive:
-            for name in (SCRIPT, GLUE, WASM):
+            for name in names:
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
                 content = archive.extractfile(f"package/dist/{name}").read()
                 (part / name).write_bytes(content)
         part.rename(folder)

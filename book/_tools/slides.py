@@ -1,0 +1,69 @@
+"""Slides of the chapters: what a class looks at, with the prose as speaker's notes.
+
+    python book/_tools/slides.py FOLDER
+
+nbconvert makes them from the slide types in the notebooks' metadata; what the pages
+need lies beside them, so that they work without network.
+"""
+
+import re
+import shutil
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+import live_model
+import nbformat
+from nbconvert.exporters import SlidesExporter
+
+BOOK = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
+REVEAL = "reveal.js@6.0.2"
+PARTS = ("reveal.css", "theme/white.css", "reveal.js", "plugin/notes.js")
+MATHJAX = "tex-svg-full.js"
+
+
+def write_slides(folder: Path) -> None:
+    """Write the slides of all chapters, and what they need, into `folder`.
+
+    Raises RuntimeError if npm is missing or cannot fetch reveal.js.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(live_model.fetch_package(REVEAL, PARTS), folder / "reveal" / "dist")
+    packaged = [f for f in files("sphinx-mathjax-offline") if f.name == MATHJAX]
+    shutil.copyfile(packaged[0].locate(), folder / MATHJAX)
+    exporter = SlidesExporter(
+        template_name="slides",
+        extra_template_basedirs=[str(BOOK / "_tools")],
+        reveal_url_prefix="reveal",
+        reveal_theme="white",
+        mathjax_url=MATHJAX,
+        exclude_anchor_links=True,
+    )
+    for path in CHAPTERS:
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if shows_picture(cell):  # how it is drawn stands in the book
+                cell["transient"] = {"remove_source": True}
+        title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+        text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+        (folder / f"{path.stem}.slides.html").write_text(relink(text), "utf-8")
+
+
+def shows_picture(cell) -> bool:
+    """Whether a cell's outputs hold a figure."""
+    return any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+
+
+def relink(text: str) -> str:
+    """Return slides whose links lead to other slides, or are no links."""
+    text = re.sub(r'href="(\d\d_\w+)\.ipynb[^"]*"', r'href="\1.slides.html"', text)
+    return re.sub(r'<a href="(?:exercises/|references)[^"]*">(.*?)</a>', r"\1", text)
+
+
+if __name__ == "__main__":
+    try:
+        write_slides(Path(sys.argv[1]))
+    except RuntimeError as problem:
+        sys.exit(f"No slides: {problem}")
+    print(f"Open {sys.argv[1]}/{CHAPTERS[0].stem}.slides.html; S shows the notes")
