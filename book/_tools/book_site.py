@@ -1,12 +1,13 @@
 """A Sphinx extension for what the configuration cannot say.
 
 It points links to the repository that builds the book, says on each page what it was
-verified with, brings what would otherwise come from other servers, and makes pages
-light: no script that is not used, no icon that is not shown.
+verified with, shows of exercises what students may see, brings what would otherwise
+come from other servers, and makes pages light: no script or icon that is not used.
 """
 
 import hashlib
 import html
+import json
 import os
 import re
 import subprocess
@@ -20,12 +21,16 @@ from shutil import copyfile
 from docutils import nodes
 from fontTools import subset
 from PIL import Image
+from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
 BOOK = Path(__file__).resolve().parent.parent
 VERIFIED = BOOK.parent / ".venv" / "verified"  # touched when the notebooks have passed
 MATHJAX = "tex-svg-full.js"  # book.js loads it where there are formulas
 LIVE_MODEL = "live_model.js"
+HIDDEN = re.compile(
+    r"^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS\n", flags=re.M | re.S
+)
 UNUSED = ("thebe", MATHJAX, "design-tabs")
 
 log = logging.getLogger(__name__)
@@ -36,7 +41,8 @@ def setup(app):
     # Before the theme's own handlers (500) read the repository, after they filled in.
     app.connect("config-inited", follow_the_repository, priority=100)
     app.connect("config-inited", say_what_was_verified)
-    app.connect("builder-inited", start_live_model)
+    app.connect("builder-inited", start_helpers)
+    app.connect("source-read", hide_checks)
     app.connect("html-page-context", choose_scripts, priority=900)
     app.connect("html-page-context", describe, priority=900)
     # After the theme has written its style sheets.
@@ -83,16 +89,33 @@ def day(date):
     return f"{date.day} {date:%B %Y}"
 
 
-def start_live_model(app):
-    """Start to make the files of the live model; finish_site waits for them."""
+def start_helpers(app):
+    """Start to make what the site carries besides pages; finish_site waits for it."""
     if app.builder.name == "html":
-        folder = Path(app.outdir) / "_static"
-        folder.mkdir(parents=True, exist_ok=True)
-        app.live_model = subprocess.Popen(
-            [sys.executable, BOOK / "_tools" / "live_model.py", folder],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        static = Path(app.outdir) / "_static"
+        static.mkdir(parents=True, exist_ok=True)
+        app.course = Path(app.doctreedir) / "class"
+        tools = (("live_model.py", static), ("classroom.py", "make", app.course))
+        app.helpers = [
+            subprocess.Popen(
+                [sys.executable, BOOK / "_tools" / tool, *arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for tool, *arguments in tools
+        ]
+
+
+def hide_checks(app, docname, source):
+    """Leave on the pages of exercises what a student may see of their checks."""
+    if docname.startswith("book/exercises/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            text = "".join(cell["source"])
+            text = HIDDEN.sub("", text)
+            cell["source"] = re.sub(r"^ *### \w+ SOLUTION\n?", "", text, flags=re.M)
+        source[0] = json.dumps(notebook)
 
 
 def choose_scripts(app, pagename, templatename, context, doctree):
@@ -125,15 +148,20 @@ def finish_site(app, exception):
     """Bring MathJax and the live model, and lighten what the theme made."""
     if app.builder.name != "html":
         return
-    _, problem = app.live_model.communicate()
+    live_model, classroom = app.helpers
+    problems = [helper.communicate()[1].strip() for helper in app.helpers]
     if exception:
         return
     site = Path(app.outdir)
     static = site / "_static"
-    if app.live_model.returncode:
+    if live_model.returncode:
         # Readers then see the still picture; a build without network is no mistake.
-        log.info("no live model: %s", problem.strip().splitlines()[-1])
+        log.info("no live model: %s", problems[0].splitlines()[-1])
         leave_still_picture(site)
+    if classroom.returncode:
+        raise ExtensionError(f"no student's editions: {problems[1]}")
+    for page in (site / "_sources/book/exercises").glob("*.ipynb"):
+        copyfile(app.course / "release" / page.stem / page.name, page)
     packaged = [f for f in files("sphinx-mathjax-offline") if f.name == MATHJAX]
     copyfile(packaged[0].locate(), static / MATHJAX)
     for unused in [*site.rglob("*.map"), *static.rglob("*.ttf")]:
