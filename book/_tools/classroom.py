@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import nbformat
+from nbformat.warnings import MissingIDFieldWarning
 from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from sqlalchemy.exc import SAWarning
@@ -140,7 +141,8 @@ def grade(course, submissions, timeout=None):
             f"{submissions} holds no submission: it needs a folder for each student, "
             "with her notebooks in it"
         )
-    warnings.simplefilter("ignore", SAWarning)  # nbgrader's own, of no consequence
+    for harmless in (SAWarning, MissingIDFieldWarning):  # of nbgrader and nbformat
+        warnings.simplefilter("ignore", harmless)
     api, rows, seen = open_course(course, timeout), [], Counter()
     for student, path in tqdm(files, "grading", disable=None):
         row = {"student": student, "file": path.name}
@@ -150,14 +152,19 @@ def grade(course, submissions, timeout=None):
             seen[student, name] += 1
             if seen[student, name] > 1:
                 raise ValueError("handed in twice: only the first was graded")
-            submit(course, student, name, path)
-            result = api.autograde(name, student)
+            safe = re.sub(
+                r"[^\w .,@+-]", "_", student
+            )  # nbgrader takes [ for a pattern
+            submit(course, safe, name, path)
+            result = api.autograde(name, safe)
             if not result["success"]:
                 raise ValueError(explain(result["log"]))
-            row |= marks(api, name, student)
-            api.generate_feedback(name, student)
+            row |= marks(api, name, safe)
+            api.generate_feedback(name, safe)
         except ValueError as problem:
             row["remark"] = str(problem)
+        except Exception as problem:  # anything may be in a file, and nobody waits
+            row["remark"] = f"could not be graded: {problem!r}"
     write_marks(course / "marks.csv", rows)
     return rows
 
@@ -188,6 +195,7 @@ def submit(course, student, name, path):
     handed_out = nbformat.read(
         course / "release" / name / f"{name}.ipynb", as_version=4
     )
+    notebook.metadata = handed_out.metadata  # other programs name other kernels
     before = None
     for cell in handed_out.cells:
         own = cell.metadata.get("nbgrader", {}).get("grade_id")
@@ -210,10 +218,10 @@ def explain(text):
     """Return in one sentence why nbgrader could not grade a submission."""
     if "DeadKernelError" in text or "Kernel died" in text:
         return "could not be graded: its code ended Python, or took all memory"
-    lines = [
-        line for line in text.splitlines() if re.match(r"\w*(Error|Exception)", line)
-    ]
-    return f"could not be graded: {lines[-1] if lines else 'nbgrader does not say why'}"
+    errors = re.findall(r"^ *([\w.]*(?:Error|Exception)\b.*)", text, flags=re.M)
+    return (
+        f"could not be graded: {errors[-1] if errors else 'nbgrader gives no reason'}"
+    )
 
 
 def marks(api, name, student):
