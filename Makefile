@@ -15,6 +15,7 @@ BIN := .venv/bin
 SITE := _build/html/index.html
 NAME := residual-networks-executed
 COURSE := _build/class
+BROWSER := tests/test_site.py tests/test_slides.py tests/test_launch.py
 SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
              -not -path '*/__pycache__/*' -not -path 'book/runs/*' \
              -not -path '* *' -not -name '*.checkpoint' -not -name '*.part')
@@ -35,14 +36,14 @@ lint: .venv/ready
 	  .github/workflows/*.yml
 
 unit: .venv/ready
-	$(BIN)/python -m pytest tests --ignore tests/test_site.py --ignore tests/test_launch.py
+	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(BROWSER))
 
 notebooks: .venv/ready
 	$(BIN)/python -m pytest --nbval --nbval-current-env book
 	@touch .venv/verified
 
 site: $(SITE)
-	$(BIN)/python -m pytest tests/test_site.py tests/test_launch.py
+	$(BIN)/python -m pytest $(BROWSER)
 
 zip: $(SITE)
 	cd _build && $(abspath $(BIN))/python -m zipfile -c $(NAME).zip html

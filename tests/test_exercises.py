@@ -138,6 +138,24 @@ def test_exercises_have_the_parts_of_exercises(path):
 
 
 @each_notebook
+def test_quiz_has_five_questions_and_says_why_each_wrong_answer_is_wrong(path):
+    (quiz,) = [text for text in prose(path) if text.startswith("## Five questions")]
+    questions = re.split(r"^\*\*Question \d\.\*\* ", quiz, flags=re.M)[1:]
+    assert len(questions) == 5
+    right = []
+    for number, question in enumerate(questions, 1):
+        fold = f"\n\n<details><summary>Answer {number}</summary>\n\n"
+        asked, _, answer = question.partition(fold)
+        assert answer.rstrip().endswith("\n\n</details>")
+        choices = re.findall(r"^- \((\w)\) ", asked, flags=re.M)
+        assert choices == list("abcd")[: len(choices)] and len(choices) >= 3
+        right += re.match(r"\*\*\((\w)\)\.\*\* ", answer).groups()
+        for choice in choices:
+            assert f"({choice})" in answer, (number, choice)
+    assert len(set(right)) >= 3
+
+
+@each_notebook
 def test_chapter_and_exercises_point_at_each_other(path):
     assert f"(../{path.name})" in prose(path)[0]
     (chapter,) = [other for other in CHAPTERS if other.name == path.name]

@@ -124,7 +124,7 @@ def test_chapter_has_the_parts_of_a_chapter(path):
 
 
 @each_chapter
-def test_chapter_landing_page_and_readme_agree_on_its_time(path):
+def test_chapter_landing_page_readme_and_guide_agree_on_its_time(path):
     minutes = reading_minutes(path)
     opening = prose(path)[0]
     assert f"> **Cost.** About {minutes} minutes to read. " in opening
@@ -136,6 +136,41 @@ def test_chapter_landing_page_and_readme_agree_on_its_time(path):
     readme = (BOOK.parent / "README.md").read_text("utf-8")
     row = readme.partition(f"](book/{path.name}) | ")[2].partition("\n")[0]
     assert re.match(rf"[^|]+\| {seconds} s\b", row)
+    guide = (BOOK / "teaching.md").read_text("utf-8")
+    assert f"]({path.name}) | {minutes} min | {seconds} s | " in guide
+
+
+def test_teaching_guide_names_sections_and_exercises_that_exist():
+    guide = (BOOK / "teaching.md").read_text("utf-8")
+    headings = "\n".join(text for path in CHAPTERS for text in prose(path))
+    named = re.findall(r"\[(\d+\.\d+)\]\((\w+)\.ipynb#", guide)
+    assert len(named) > 50
+    for section, chapter in named:
+        assert int(section.partition(".")[0]) == int(chapter[:2])
+        assert re.search(rf"^## {section} ", headings, flags=re.M), section
+    tasks = "\n".join(text for path in EXERCISES for text in prose(path))
+    rows = [line.rpartition("|")[0] for line in guide.splitlines() if "|" in line]
+    assigned = re.findall(
+        r"(?<![\[\d.])\d+\.\d(?![\d%])",
+        "\n".join(
+            row.rpartition("|")[2]
+            for row in rows[: rows.index("| they say | the cure ")]
+        ),
+    )
+    assert len(assigned) > 40
+    for number in assigned:
+        assert re.search(rf"^## {number} ", tasks, flags=re.M), number
+
+
+@pytest.mark.parametrize("path", EXERCISES, ids=lambda path: path.stem)
+def test_teaching_guide_tells_the_time_and_points_of_exercises(path):
+    text = "\n".join(prose(path))
+    minutes = sum(map(int, re.findall(r"^## .*\((\d+) minutes\)$", text, flags=re.M)))
+    grades = [c["metadata"].get("nbgrader", {}) for c in code(path)]
+    points = sum(grade.get("points", 0) for grade in grades)
+    guide = (BOOK / "teaching.md").read_text("utf-8")
+    row = guide.partition(f"]({path.name}) | ")[2].partition("\n")[0]
+    assert row.endswith(f" | {minutes} min | {points} |")
 
 
 def test_all_chapters_begin_with_the_same_setup():

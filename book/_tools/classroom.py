@@ -246,7 +246,7 @@ def write_marks(path, rows):
 WARNING = """\
 Grading runs the students' code on this machine, as you: it can read your files, use the
 network and change the gradebook. Contain it: the chapter "Teaching with this book" says
-how, with a container that has no network and sees nothing but the course.
+how, with a container that has no network and can write nothing but the course.
 """
 
 

@@ -44,7 +44,7 @@ def write_slides(folder: Path) -> None:
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if shows_picture(cell):  # how it is drawn stands in the book
-                cell["transient"] = {"remove_source": True}
+                cell.metadata["transient"] = {"remove_source": True}
         title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
         text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
         (folder / f"{path.stem}.slides.html").write_text(relink(text), "utf-8")
