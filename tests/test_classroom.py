@@ -118,6 +118,8 @@ def test_course_that_exists_keeps_its_settings(course, tmp_path):
     config.write_text(config.read_text("utf-8") + "# mine\n", "utf-8")
     classroom.make_course(again)
     assert config.read_text("utf-8").endswith("# mine\n")
+    assert classroom.open_course(again).config.Execute.timeout == 120
+    assert classroom.open_course(again, timeout=7).config.Execute.timeout == 7
 
 
 # ---------------------------------------------------------------- a class

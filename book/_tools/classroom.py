@@ -180,12 +180,11 @@ def recognise(course, path):
 def submit(course, student, name, path):
     """Put a submitted notebook where nbgrader looks, with what students' programs lose.
 
-    The oldest format of notebooks is brought up to date, cells get ids, and a cell of
-    an exercise that was deleted comes back as it was handed out.
+    Old formats of notebooks are brought up to date, and a cell of an exercise that was
+    deleted comes back as it was handed out.
     """
     try:
         notebook = nbformat.read(path, as_version=4)
-        notebook = nbformat.v4.upgrade(notebook, 4, notebook.nbformat_minor)
         _, notebook = nbformat.validator.normalize(notebook)
     except Exception as problem:  # anything may be in a file
         raise ValueError("cannot be read: it is no notebook") from problem
