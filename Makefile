@@ -15,7 +15,7 @@ BIN := .venv/bin
 SITE := _build/html/index.html
 NAME := residual-networks-executed
 COURSE := _build/class
-BROWSER := tests/test_site.py tests/test_slides.py tests/test_launch.py
+BROWSER := $(addprefix tests/test_,pages.py site.py slides.py launch.py)
 SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
              -not -path '*/__pycache__/*' -not -path 'book/runs/*' \
              -not -path '* *' -not -name '*.checkpoint' -not -name '*.part')
@@ -43,7 +43,7 @@ notebooks: .venv/ready
 	@touch .venv/verified
 
 site: $(SITE)
-	$(BIN)/python -m pytest $(BROWSER)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(BROWSER)
 
 zip: $(SITE)
 	cd _build && $(abspath $(BIN))/python -m zipfile -c $(NAME).zip html

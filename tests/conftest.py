@@ -5,9 +5,11 @@ import os
 import pytest
 import torch
 import weigh
+from playwright.sync_api import sync_playwright
 
 import cifar10
 import helpers
+from browsing import OPTIONS
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,22 @@ def chromium():
         # A machine that must test everything may not pass by testing less.
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """A browser that finds no host but this one."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Where the built site is served."""
+    with weigh.serve() as address:
+        yield address
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The built site in a real browser, as readers meet it: desk, phone, dark, on paper."""
+"""The built site in a real browser, as readers use it: by key, on paper, offline."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,97 +14,14 @@ import pytest
 import torch
 import weigh
 import yaml
-from axe_playwright_python.base import AXE_FILE_PATH
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 import cifar10
 import helpers
+from browsing import PAGES, SITE, WIDTHS, Visit, violations
 
 ROOT = Path(__file__).resolve().parent.parent
-SITE = weigh.SITE
-PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.glob("book/**/*.html"))
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
-WIDTHS = {"desk": 1280, "phone": 390}
-
-# The last one is the proof that the site needs no other host: no name is ever found.
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
-
-
-@pytest.fixture(scope="module")
-def address():
-    with weigh.serve() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
-        yield started
-        started.close()
-
-
-class Visit:
-    """One page open in the browser, and what went wrong on the way."""
-
-    def __init__(self, browser, address, width=1280, scheme="light", settle=True):
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
-        )
-        self.page = self.context.new_page()
-        self.complaints = []
-        self.requests = []
-        self.finished = weigh.watch(self.page)
-        self.page.on("console", self.on_console)
-        self.page.on("pageerror", lambda e: self.complaints.append(f"error: {e}"))
-        self.page.on(
-            "requestfailed", lambda r: self.complaints.append(f"failed: {r.url}")
-        )
-        self.page.on("request", lambda r: self.on_request(r, address))
-        self.page.on("response", self.on_response)
-        self.page.goto(address, wait_until="load")
-        if settle:
-            self.page.wait_for_load_state("networkidle")
-
-    def on_console(self, message):
-        if message.type in ("error", "warning"):
-            self.complaints.append(f"console: {message.text}")
-
-    def on_request(self, request, address):
-        self.requests.append(request.url)
-        home = re.sub(r"(book/\d|book/\w+\.|book/ex|index|search).*", "", address)
-        if not request.url.startswith((home, "data:", "blob:")):
-            self.complaints.append(f"foreign: {request.url}")
-
-    def on_response(self, response):
-        if response.status >= 400:
-            self.complaints.append(f"{response.status}: {response.url}")
-
-    def typeset_all(self):
-        """Stir, as a reader does, and wait until no formula waits."""
-        self.page.mouse.move(5, 5)
-        self.page.mouse.move(9, 9)
-        self.page.wait_for_function(
-            "!document.querySelector('article .math:not(:has(mjx-container))')"
-        )
-
-
-@pytest.fixture(scope="module", params=[*PAGES, "search.html"])
-def opened(request, browser, address):
-    """One page after the other, which the tests of every page share."""
-    visit = Visit(browser, f"{address}/{request.param}", settle=False)
-    yield visit
-    visit.context.close()
 
 
 @pytest.fixture
@@ -121,123 +37,6 @@ def visit(browser, address):
     yield go
     for opened in open_visits:
         opened.context.close()
-
-
-def test_all_pages_were_built():
-    names = {page.removeprefix("book/").removesuffix(".html") for page in PAGES}
-    chapters = "01_introduction", "exercises/01_introduction", "07_training"
-    assert {"index", *chapters, "references"} <= names
-
-
-# ---------------------------------------------------------------- every page
-
-FITS = """width => {
-    const wide = document.documentElement.scrollWidth > width ? ["the page"] : [];
-    const blocks = "article pre, article div.math, article table, article img";
-    for (const block of document.querySelectorAll(blocks))
-        if (block.getBoundingClientRect().right > width + 1)
-            wide.push(block.textContent.slice(0, 60) || block.alt);
-    for (const formula of document.querySelectorAll("article mjx-container"))
-        if (formula.getBoundingClientRect().left < 0) wide.push("cut: " + formula.id);
-    return wide;
-}"""
-
-# Colours depend on the kind of a token: one of each kind is enough to judge them all,
-# and the strokes of a formula are hidden from those who listen.
-THIN = """() => {
-    const seen = new Set();
-    for (const token of document.querySelectorAll("div.highlight span[class]")) {
-        const kind = token.className + token.closest("[class*=cell_]")?.className;
-        if (seen.has(kind)) token.replaceWith(...token.childNodes);
-        seen.add(kind);
-    }
-    for (const block of document.querySelectorAll("div.highlight")) block.normalize();
-    for (const cell of document.querySelectorAll("div.cell"))
-        cell.style.contentVisibility = "visible";
-    for (const drawn of document.querySelectorAll("mjx-container > svg"))
-        drawn.replaceChildren();
-}"""
-
-
-COLOURS = ["color-contrast", "link-in-text-block"]  # what a scheme can change
-
-
-def violations(page, rules=None):
-    """What axe-core finds, in words; all its rules, or some."""
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(AXE_FILE_PATH.read_text("utf-8"))
-    options = {"resultTypes": ["violations"], "preload": False} | (
-        {"runOnly": rules} if rules else {}
-    )
-    return page.evaluate(
-        """async options => (await axe.run(document, options)).violations.flatMap(
-            rule => rule.nodes.map(n => `${rule.id}: ${n.target} ${n.html}`))""",
-        options,
-    )
-
-
-def test_page_loads_without_a_complaint_and_weighs_less_than_its_budget(opened):
-    weigh.read_on(opened.page)
-    opened.typeset_all()
-    whole, rest = weigh.weigh(opened.finished)
-    assert 50_000 < rest < weigh.BUDGET_BUT_MATHS
-    assert whole < weigh.BUDGET
-    wrong = opened.page.locator("mjx-merror, [data-mml-node='merror']")
-    assert wrong.all_inner_texts() == []
-    assert opened.complaints == []
-
-
-def test_pictures_have_size_and_alt_text_and_arrive_when_needed(opened):
-    pictures = opened.page.locator("article img").evaluate_all(
-        """all => Promise.all(all.map(async i => {
-            const lazy = i.loading == "lazy" || i.className.includes("cover");
-            i.loading = "eager";
-            await i.decode();
-            const box = [i.getAttribute("width"), i.getAttribute("height")];
-            return [i.alt, lazy, box.map(Number), [i.naturalWidth, i.naturalHeight]];
-        }))"""
-    )
-    for alt, lazy, said, real in pictures:
-        assert len(alt) > 40
-        assert lazy, alt
-        assert said == real, alt
-
-
-@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-def test_page_fits_its_window_and_wide_blocks_scroll_by_themselves(opened, width):
-    opened.page.set_viewport_size({"width": width, "height": 900})
-    assert opened.page.evaluate(FITS, width) == []
-
-
-@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-def test_page_is_accessible_in_light_and_dark(opened, width):
-    opened.page.evaluate(THIN)
-    opened.page.set_viewport_size({"width": width, "height": 900})
-    opened.page.wait_for_timeout(400)  # the theme then looks for blocks that scroll
-    for scheme, rules in (("light", None), ("dark", COLOURS)):
-        opened.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        theme = f"document.documentElement.dataset.theme == '{scheme}'"
-        opened.page.wait_for_function(theme)
-        assert violations(opened.page, rules) == [], scheme
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_head_tells_search_engines_and_other_sites_what_the_page_is(page):
-    text = (SITE / page).read_text("utf-8")
-    head = text.partition("</head>")[0]
-    home = re.search(r'canonical" href="(https://.*)/book/', head)[1]
-    assert f'<link rel="canonical" href="{home}/{page}" />' in head
-    assert f"<loc>{home}/{page}</loc>" in (SITE / "sitemap.xml").read_text("utf-8")
-    for name in ('name="description"', 'property="og:description"'):
-        description = re.search(rf'{name} content="([^"]*)"', head)[1]
-        assert 20 < len(description) < 200, description
-    card = re.search(r'og:image" content="([^"]*)"', head)[1]
-    assert Image.open(SITE / card.removeprefix(f"{home}/")).size == (1200, 630)
-    assert 'rel="icon" href="../' in head
-    verified = re.search(r'class="extra_footer">\s*<p>(.*)</p>', text)[1]
-    assert re.match(r"(Last verified|Built) on \d+ [A-Z][a-z]+ \d{4}", verified)
-    assert f"PyTorch {version('torch')}." in verified
-    assert text.count('name="viewport"') == 1
 
 
 # ---------------------------------------------------------------- reading

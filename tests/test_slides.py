@@ -4,10 +4,8 @@ import subprocess
 
 import pytest
 import slides
-from playwright.sync_api import sync_playwright
 
 from notebooks import CHAPTERS, read, source
-from test_site import OPTIONS
 
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
@@ -42,25 +40,22 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def decks(folder, chromium):
+def decks(folder, browser):
     """For each chapter its slides and what the browser complained about."""
     found = {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
-        for path in CHAPTERS:
-            page = browser.new_page(viewport={"width": 1280, "height": 800})
-            complaints = []
-            page.on("console", lambda m, to=complaints: to.append(m.text))
-            page.on("pageerror", lambda e, to=complaints: to.append(str(e)))
-            page.on("requestfailed", lambda r, to=complaints: to.append(r.url))
-            page.goto((folder / f"{path.stem}.slides.html").as_uri())
-            seen = page.evaluate(LOOK)
-            formulas = page.locator("mjx-container").count()
-            broken = page.locator("mjx-merror").count()
-            links = page.eval_on_selector_all("a", "all => all.map(a => a.href)")
-            found[path.stem] = seen, complaints, formulas, broken, links
-            page.close()
-        browser.close()
+    for path in CHAPTERS:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        complaints = []
+        page.on("console", lambda m, to=complaints: to.append(m.text))
+        page.on("pageerror", lambda e, to=complaints: to.append(str(e)))
+        page.on("requestfailed", lambda r, to=complaints: to.append(r.url))
+        page.goto((folder / f"{path.stem}.slides.html").as_uri())
+        seen = page.evaluate(LOOK)
+        formulas = page.locator("mjx-container").count()
+        broken = page.locator("mjx-merror").count()
+        links = page.eval_on_selector_all("a", "all => all.map(a => a.href)")
+        found[path.stem] = seen, complaints, formulas, broken, links
+        page.close()
     return found
 
 

@@ -1,0 +1,84 @@
+"""What the tests of the site share: a visit to a page, and its audit."""
+
+import re
+
+import weigh
+from axe_playwright_python.base import AXE_FILE_PATH
+
+SITE = weigh.SITE
+PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.glob("book/**/*.html"))
+WIDTHS = {"desk": 1280, "phone": 390}
+
+# The last one is the proof that the site needs no other host: no name is ever found.
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+
+class Visit:
+    """One page open in the browser, and what went wrong on the way."""
+
+    def __init__(self, browser, address, width=1280, scheme="light", settle=True):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        self.page = self.context.new_page()
+        self.complaints = []
+        self.requests = []
+        self.finished = weigh.watch(self.page)
+        self.page.on("console", self.on_console)
+        self.page.on("pageerror", lambda e: self.complaints.append(f"error: {e}"))
+        self.page.on(
+            "requestfailed", lambda r: self.complaints.append(f"failed: {r.url}")
+        )
+        self.page.on("request", lambda r: self.on_request(r, address))
+        self.page.on("response", self.on_response)
+        self.page.goto(address, wait_until="load")
+        if settle:
+            self.page.wait_for_load_state("networkidle")
+
+    def on_console(self, message):
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"console: {message.text}")
+
+    def on_request(self, request, address):
+        self.requests.append(request.url)
+        home = re.sub(r"(book/\d|book/\w+\.|book/ex|index|search).*", "", address)
+        if not request.url.startswith((home, "data:", "blob:")):
+            self.complaints.append(f"foreign: {request.url}")
+
+    def on_response(self, response):
+        if response.status >= 400:
+            self.complaints.append(f"{response.status}: {response.url}")
+
+    def typeset_all(self):
+        """Stir, as a reader does, and wait until no formula waits."""
+        self.page.mouse.move(5, 5)
+        self.page.mouse.move(9, 9)
+        self.page.wait_for_function(
+            "!document.querySelector('article .math:not(:has(mjx-container))')"
+        )
+
+
+COLOURS = ["color-contrast", "link-in-text-block"]  # what a scheme can change
+
+
+def violations(page, rules=None):
+    """What axe-core finds, in words; all its rules, or some."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_FILE_PATH.read_text("utf-8"))
+    options = {"resultTypes": ["violations"], "preload": False} | (
+        {"runOnly": rules} if rules else {}
+    )
+    return page.evaluate(
+        """async options => (await axe.run(document, options)).violations.flatMap(
+            rule => rule.nodes.map(n => `${rule.id}: ${n.target} ${n.html}`))""",
+        options,
+    )
