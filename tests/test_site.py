@@ -19,6 +19,7 @@ from PIL import Image
 import cifar10
 import helpers
 from browsing import PAGES, SITE, WIDTHS, Visit, violations
+from notebooks import read, source
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
@@ -127,6 +128,30 @@ def test_everything_is_reached_by_keyboard_and_seen_when_reached(visit, page, wi
     for needed in ("main-content", "07_training", "theme-switch", "search-button"):
         assert width == 390 or any(needed in html for html in reached), needed
     assert len(reached) > 0.7 * steps
+
+
+def test_quiz_opens_by_keyboard_and_is_called_what_it_says(visit):
+    opened = visit("book/exercises/04_activations.html", width=390)
+    assert not opened.page.get_by_text("A is saturated").is_visible()
+    opened.page.locator("summary", has_text="Answer 2").focus()
+    opened.page.keyboard.press("Enter")
+    assert opened.page.get_by_text("A is saturated").is_visible()
+    answers = opened.page.locator("summary", has_text=re.compile(r"^Answer \d"))
+    assert answers.evaluate_all("all => all.map(s => s.ariaLabel)") == [None] * 5
+
+
+def test_exercise_pages_hide_what_a_student_may_not_see(address):
+    page = "book/exercises/03_backpropagation"
+    text = (SITE / f"{page}.html").read_text("utf-8")
+    assert "Show the solution" in text and "SOLUTION" not in text
+    plain = re.sub(r"<[^>]+>", "", text)
+    assert "central differences say" in plain  # of the check that is shown
+    assert "twin.grad.item()" not in plain  # of the one that is not
+    download = re.search(r'href="([^"]*_sources/[^"]*\.ipynb)"', text)[1]
+    handed_out = (SITE / page).parent / download
+    sources = [source(cell) for cell in read(handed_out)]
+    assert "NotImplementedError" in "".join(sources)
+    assert "twin.grad.item()" not in "".join(sources)
 
 
 @pytest.mark.parametrize("page", CHAPTERS[4:6])

@@ -211,7 +211,10 @@ def finish_page(text, page):
     text = re.sub(r'<span class="(?:n|p|w)">([^<]*)</span>', r"\1", text)
     # What the theme leaves without a name for those who listen to the page.
     text = text.replace(' role="doc-biblioentry"', ' role="listitem"')
-    text = text.replace("<summary>", '<summary aria-label="Pages of this chapter">')
+    text = text.replace(
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="Pages of this chapter"><span class="toctree-toggle"',
+    )
     return text.replace(
         '<div id="pst-primary-sidebar"',
         '<div id="pst-primary-sidebar" role="region" aria-label="Book"',
