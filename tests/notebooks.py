@@ -7,6 +7,7 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 EXERCISES = sorted(BOOK.glob("exercises/*.ipynb"))
+APPENDICES = sorted(BOOK.glob("[a-z]*.ipynb"))
 MODULES = (
     "helpers",
     "scratch",

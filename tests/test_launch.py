@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 from playwright.sync_api import sync_playwright
 
-from notebooks import BOOK, CHAPTERS, EXERCISES, MODULES, code, source
+from notebooks import APPENDICES, BOOK, CHAPTERS, EXERCISES, MODULES, code, source
 
 # What the chapters may count on there; its images are renewed several times a year.
 COLAB = {"IPython", "PIL", "matplotlib", "numpy", "safetensors", "scipy", "seaborn"} | {
@@ -39,7 +39,10 @@ def needed(text):
     return found
 
 
-@pytest.mark.parametrize("path", CHAPTERS + EXERCISES, ids=lambda path: path.stem)
+NOTEBOOKS = CHAPTERS + EXERCISES + APPENDICES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_needs_no_package_that_colab_lacks(path):
     lines = [source(cell) for cell in code(path)]
     assert needed("\n".join(lines)) <= THERE

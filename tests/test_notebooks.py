@@ -8,6 +8,7 @@ import re
 import pytest
 
 from notebooks import (
+    APPENDICES,
     BOOK,
     CHAPTERS,
     EXERCISES,
@@ -29,14 +30,16 @@ TAGS = {"nbval-ignore-output", "hide-input", "hide-cell"}
 
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 each_notebook = pytest.mark.parametrize(
-    "path", CHAPTERS + EXERCISES, ids=lambda path: f"{path.parent.name}-{path.stem}"
+    "path",
+    CHAPTERS + EXERCISES + APPENDICES,
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 
 
 def test_there_are_chapters_and_the_contents_lists_them():
     contents = (BOOK.parent / "_toc.yml").read_text("utf-8")
     assert CHAPTERS
-    for path in CHAPTERS:
+    for path in CHAPTERS + APPENDICES:
         assert f"file: book/{path.stem}\n" in contents
 
 
@@ -174,22 +177,38 @@ def test_teaching_guide_tells_the_time_and_points_of_exercises(path):
 
 
 def test_all_chapters_begin_with_the_same_setup():
-    setups = {source(code(path)[0]) for path in CHAPTERS}
+    setups = {source(code(path)[0]) for path in CHAPTERS + APPENDICES}
     assert len(setups) == 1
     address = re.search(r'"(https://github.com/[^"]+)"', setups.pop()).group(1)
     assert f"url: {address}\n" in (BOOK.parent / "_config.yml").read_text("utf-8")
 
 
+ENTRIES = set(
+    re.findall(
+        r"^@\w+\{([a-z]+\d{4}b?),",
+        (BOOK / "references.bib").read_text("utf-8"),
+        flags=re.M,
+    )
+)
+
+
+def cited_in(text):
+    """The keys of the works that a text links to, by name and year."""
+    for words in re.findall(r"\[([^\]]+)\]\((?:\.\./)?references\.md\)", text):
+        if found := re.match(r"(\w+).*?(\d{4}b?)", words):
+            yield f"{found[1].lower()}{found[2]}"
+
+
 @each_chapter
-def test_citations_stand_in_the_bibliography(path):
-    entries = (BOOK / "references.bib").read_text("utf-8")
-    known = set(re.findall(r"^@\w+\{([a-z]+\d{4}b?),", entries, flags=re.M))
-    text = "\n".join(prose(path))
-    cited = re.findall(r"\[([^\]]+)\]\(references\.md\)", text)
-    assert cited
-    for words in cited:
-        name, year = re.match(r"(\w+).*?(\d{4}b?)", words).groups()
-        assert f"{name.lower()}{year}" in known, words
+def test_chapter_cites_its_sources(path):
+    assert len(set(cited_in("\n".join(prose(path))))) >= 2
+
+
+def test_citations_and_bibliography_agree():
+    notebooks = CHAPTERS + EXERCISES + APPENDICES
+    texts = [text for path in notebooks for text in prose(path)]
+    texts += [path.read_text("utf-8") for path in BOOK.glob("*.md")]
+    assert set(cited_in("\n".join(texts))) == ENTRIES
 
 
 @each_chapter
@@ -202,6 +221,19 @@ def test_numbers_in_prose_stand_in_an_output_or_a_record(path):
     for passage in prose(path):
         for token in claims(passage):
             assert supported(token, text, recorded), (token, passage)
+
+
+@pytest.mark.parametrize("name", ["index", "teaching", "faq", "contributing"])
+def test_numbers_of_other_pages_stand_in_the_chapters_or_a_record(name):
+    cells = [cell for path in CHAPTERS for cell in read(path)]
+    shown = [printed(cell) + source(cell) for cell in cells]  # prose has its own test
+    for file in ("README.md", "requirements.txt"):
+        shown.append((BOOK.parent / file).read_text("utf-8"))
+    records = [json.loads(p.read_text("utf-8")) for p in BOOK.glob("results/*.json")]
+    recorded = [number for record in records for number in numbers_in(record)]
+    for line in (BOOK / f"{name}.md").read_text("utf-8").splitlines():
+        for token in claims(line):
+            assert supported(token, "\n".join(shown), recorded), (token, line)
 
 
 def test_an_invented_number_is_found():
