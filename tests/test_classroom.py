@@ -237,7 +237,7 @@ def odd_marks(course, tmp_path_factory):
         (folder / "text" / filename).write_text("my answers", "utf-8")
     shutil.copytree(folder / "zero", folder / "twice")
     hand_in(folder, "twice", solution, f"{name}.ipynb")
-    return graded(course, folder, timeout=15)
+    return graded(course, folder, timeout=25)
 
 
 @pytest.mark.parametrize(

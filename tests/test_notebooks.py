@@ -224,16 +224,19 @@ def test_numbers_in_prose_stand_in_an_output_or_a_record(path):
 
 
 @pytest.mark.parametrize("name", ["index", "teaching", "faq", "contributing"])
-def test_numbers_of_other_pages_stand_in_the_chapters_or_a_record(name):
-    cells = [cell for path in CHAPTERS for cell in read(path)]
-    shown = [printed(cell) + source(cell) for cell in cells]  # prose has its own test
-    for file in ("README.md", "requirements.txt"):
-        shown.append((BOOK.parent / file).read_text("utf-8"))
+def test_numbers_of_other_pages_stand_in_what_they_link_to_or_a_record(name):
+    cells = {path.stem: read(path) for path in CHAPTERS}
+    shown = {n: "\n".join(printed(c) + source(c) for c in cells[n]) for n in cells}
+    files = [BOOK.parent / file for file in ("README.md", "requirements.txt")]
+    versions = "\n".join(file.read_text("utf-8") for file in files)
     records = [json.loads(p.read_text("utf-8")) for p in BOOK.glob("results/*.json")]
     recorded = [number for record in records for number in numbers_in(record)]
-    for line in (BOOK / f"{name}.md").read_text("utf-8").splitlines():
-        for token in claims(line):
-            assert supported(token, "\n".join(shown), recorded), (token, line)
+    for block in (BOOK / f"{name}.md").read_text("utf-8").split("\n## "):
+        linked = set(re.findall(r"\((\d\d_\w+)\.ipynb", block)) or set(shown)
+        text = "\n".join([versions, *(shown[stem] for stem in linked)])
+        for line in block.splitlines():
+            for token in claims(line):
+                assert supported(token, text, recorded), (token, line)
 
 
 def test_an_invented_number_is_found():
