@@ -46,7 +46,7 @@ site: $(SITE)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(BROWSER)
 
 zip: $(SITE)
-	cd _build && $(abspath $(BIN))/python -m zipfile -c $(NAME).zip html
+	cd _build && "$(CURDIR)/$(BIN)/python" -m zipfile -c $(NAME).zip html
 	@echo "The site lies in _build/$(NAME).zip: unpack it and open html/index.html"
 
 lab: .venv/ready

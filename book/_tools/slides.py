@@ -58,7 +58,8 @@ def shows_picture(cell) -> bool:
 def relink(text: str) -> str:
     """Return slides whose links lead to other slides, or are no links."""
     text = re.sub(r'href="(\d\d_\w+)\.ipynb[^"]*"', r'href="\1.slides.html"', text)
-    return re.sub(r'<a href="(?:exercises/|references)[^"]*">(.*?)</a>', r"\1", text)
+    other = r'<a href="(?![a-z]+:|#|\d\d_\w+\.slides)[^"]*">(.*?)</a>'
+    return re.sub(other, r"\1", text)
 
 
 if __name__ == "__main__":
