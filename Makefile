@@ -97,7 +97,7 @@ full: .venv/ready
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
 $(SITE): .venv/ready $(wildcard .venv/verified) $(SOURCES)
-	@rm -rf _build/html _build/.doctrees  # a course may lie beside them
+	@rm -rf _build/html _build/.doctrees _build/jupyter_execute  # a course may lie beside them
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 # A virtual environment holds the paths of its folder and of its Python: if either was

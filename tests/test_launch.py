@@ -13,7 +13,6 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
-from playwright.sync_api import sync_playwright
 
 from notebooks import APPENDICES, BOOK, CHAPTERS, EXERCISES, MODULES, code, source
 
@@ -154,7 +153,7 @@ def lab(tmp_path):
     server.wait(20)
 
 
-def test_chapter_runs_in_jupyterlab(lab, chromium):
+def test_chapter_runs_in_jupyterlab(lab, browser):
     address, folder = lab
     copy = folder / QUICK.name
     notebook = nbformat.read(copy, as_version=4)
@@ -162,28 +161,24 @@ def test_chapter_runs_in_jupyterlab(lab, chromium):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, copy)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(f"{address}/lab/tree/{QUICK.name}")
-        page.locator(".jp-Notebook h1").first.wait_for(timeout=60_000)
-        page.get_by_text("| Idle").wait_for(timeout=60_000)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        last = len(code(QUICK))
-        done = re.compile(rf"^\[{last}\]:$")
-        page.get_by_text(done).wait_for(timeout=120_000)
-        page.keyboard.press("Control+s")
-        page.locator(".jp-RenderedImage img").last.wait_for()
-        for _ in range(100):
-            run = nbformat.read(copy, as_version=4)
-            counts = [c.execution_count for c in run.cells if c.cell_type == "code"]
-            if counts == list(range(1, last + 1)):
-                break
-            time.sleep(0.1)
-        browser.close()
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{address}/lab/tree/{QUICK.name}")
+    page.locator(".jp-Notebook h1").first.wait_for(timeout=60_000)
+    page.get_by_text("| Idle").wait_for(timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    last = len(code(QUICK))
+    done = re.compile(rf"^\[{last}\]:$")
+    page.get_by_text(done).wait_for(timeout=120_000)
+    page.keyboard.press("Control+s")
+    page.locator(".jp-RenderedImage img").last.wait_for()
+    for _ in range(100):
+        run = nbformat.read(copy, as_version=4)
+        counts = [c.execution_count for c in run.cells if c.cell_type == "code"]
+        if counts == list(range(1, last + 1)):
+            break
+        time.sleep(0.1)
+    page.close()
     assert counts == list(range(1, last + 1))
     outputs = [o for c in run.cells for o in c.get("outputs", [])]
     assert not [o for o in outputs if o.output_type == "error"]

@@ -195,8 +195,9 @@ ENTRIES = set(
 def cited_in(text):
     """The keys of the works that a text links to, by name and year."""
     for words in re.findall(r"\[([^\]]+)\]\((?:\.\./)?references\.md\)", text):
-        if found := re.match(r"(\w+).*?(\d{4}b?)", words):
-            yield f"{found[1].lower()}{found[2]}"
+        if words != "references":  # the page itself
+            name, year = re.match(r"(\w+).*?(\d{4}b?)", words).groups()
+            yield f"{name.lower()}{year}"
 
 
 @each_chapter

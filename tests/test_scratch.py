@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import helpers
 import resnet
 import scratch
 from scratch import (
@@ -286,7 +287,7 @@ def test_convolution_starts_with_hes_deviation_and_keeps_float32():
     assert y.dtype == layer.backward(y).dtype == np.float32
 
 
-def test_convolution_takes_at_most_four_times_as_long_as_pytorch():
+def test_convolution_takes_at_most_three_times_as_long_as_pytorch():
     layer = Conv2d(16, 16, np.random.default_rng(0), dtype=np.float32)
     x = np.random.default_rng(1).standard_normal((64, 32, 32, 16)).astype(np.float32)
     twin_x = channels_first(x).contiguous().requires_grad_()
@@ -300,16 +301,18 @@ def test_convolution_takes_at_most_four_times_as_long_as_pytorch():
     def theirs():
         F.conv2d(twin_x, twin_W, padding=1).backward(twin_x.detach())
 
+    helpers.keep_freed_memory()  # as in training; else chance decides on PyTorch's time
     threads, ratio = torch.get_num_threads(), np.inf
     torch.set_num_threads(1)
     try:
         for _ in range(5):  # another program may disturb one of the rounds
             ratio = min(ratio, best_time(ours) / best_time(theirs))
-            if ratio <= 4:
+            if ratio <= 3:
                 break
+            time.sleep(1)
     finally:
         torch.set_num_threads(threads)
-    assert ratio <= 4  # seen: 2.0 to 3.4, as PyTorch's own time varies by half
+    assert ratio <= 3
 
 
 def best_time(function):

