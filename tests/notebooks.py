@@ -54,6 +54,19 @@ def pictures(cell):
     return [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
 
 
+LITERAL = re.compile(r"```.*?```|\$\$.*?\$\$|`[^`\n]*`|\$[^$\n]*\$|\]\([^)]*\)", re.S)
+END = re.compile(r"(?<!et al)[.!?][)*\]\"”]* +(?=[A-Z\[(*\"“])")
+
+
+def crowded(text):
+    """The lines of Markdown that hold more than one sentence, but tables and HTML."""
+    for line in LITERAL.sub("x", text).splitlines():
+        line = re.sub(r"^[> ]*(?:(?:[-*]|\d+\.) +)?(?:\*\*[^*]*\*\* +)?", "", line)
+        plain = re.sub(r"\*[^*]*\*", "X", re.sub(r"\([^()]*\)", "x", line))
+        if not line.startswith(("|", "<", "#", "!", ":::")) and END.search(plain):
+            yield line
+
+
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?: ?%| points?)?")
 
 

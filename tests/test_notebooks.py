@@ -15,6 +15,7 @@ from notebooks import (
     MODULES,
     claims,
     code,
+    crowded,
     numbers_in,
     pictures,
     printed,
@@ -111,6 +112,24 @@ def test_markdown_shows_plainly_everywhere(path):
         assert not re.search(r"^(:::|```)\{|\{\w+\}`|^\(\w+\)=", text, flags=re.M)
 
 
+@each_notebook
+def test_prose_has_one_sentence_a_line(path):
+    """So that a change of one sentence is a change of one line."""
+    assert [line for text in prose(path) for line in crowded(text)] == []
+
+
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.md")), ids=lambda path: path.stem)
+def test_page_has_one_sentence_a_line(path):
+    assert [*crowded(path.read_text("utf-8"))] == []
+
+
+def test_two_sentences_in_a_line_are_found():
+    text = "One. Two\n**Bold.** One.\n- It works! ([A](b)) and more.\n| a. B | c |"
+    assert [*crowded(text)] == ["One. Two"]
+    assert [*crowded("By He et al. (2016), `a. B` (one. Two) is $a. B$.")] == []
+    assert [*crowded("1. It *ends*. *Next* begins.")] == ["It *ends*. *Next* begins."]
+
+
 @each_chapter
 def test_chapter_has_the_parts_of_a_chapter(path):
     text = "\n".join(prose(path))
@@ -130,7 +149,7 @@ def test_chapter_has_the_parts_of_a_chapter(path):
 def test_chapter_landing_page_readme_and_guide_agree_on_its_time(path):
     minutes = reading_minutes(path)
     opening = prose(path)[0]
-    assert f"> **Cost.** About {minutes} minutes to read. " in opening
+    assert f"> **Cost.** About {minutes} minutes to read.\n" in opening
     seconds = re.search(r"(\d+) seconds on two CPU cores", opening).group(1)
     title = opening.splitlines()[0].removeprefix("# ")
     card = (BOOK / "index.md").read_text("utf-8").partition(f" {title}\n:link: ")[2]
