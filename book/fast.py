@@ -3,7 +3,8 @@
     python book/fast.py --seed 0 --threads 2 --name fast-0
 
 Here live the network, its optimizer, its pictures and its loop, which chapter 10
-teaches. The ideas are those of Jordan (2024a, 2024b); the shortcuts are ours.
+teaches. The ideas are those of Jordan (2024) and Jordan et al. (2024b), with settings
+from the first author's published programs; the shortcuts are ours.
 """
 
 import argparse
@@ -30,8 +31,8 @@ import train as command_line
 class Recipe:
     """How the network is trained; the rates fall to zero in a straight line.
 
-    The loss is the sum over the batch, so the rates of biases and head are small.
-    Source: Jordan (2024a), section 3, and its published program.
+    The loss is the sum over the batch, to which the rates of biases and head belong.
+    Source: Jordan (2024), section 3, and Jordan et al. (2024b).
     """
 
     epochs: int = 8
@@ -55,7 +56,7 @@ class FastResNet(nn.Module):
     """A stem that whitens patches, three stages, a head. Taught in chapter 10.
 
     Input: float images (N, 3, 32, 32), normalised. Output: logits (N, classes).
-    Source: Jordan (2024a), section 3, with a shortcut in each stage.
+    Source: Jordan (2024), section 3, with a shortcut in each stage.
     """
 
     def __init__(self, widths=(64, 256, 256), classes=10):
@@ -102,7 +103,7 @@ def whitening_filters(x: Tensor) -> Tensor:
 
     `x` holds normalised images (N, 3, H, W). The first twelve filters are the
     eigenvectors of the patches' covariance, scaled to answers of deviation 1; the
-    others are their negatives. Source: Jordan (2024a), section 3.2.
+    others are their negatives. Source: Jordan (2024), section 3.2.
     Taught in chapter 10.
     """
     patches = F.unfold(x, 2).transpose(1, 2).reshape(-1, 12)  # (N * places, 12)
@@ -117,14 +118,14 @@ def whitening_filters(x: Tensor) -> Tensor:
 def orthogonalise(G: Tensor, steps: int = 3) -> Tensor:
     """Return a matrix (m, n) near the orthogonal one that is closest to `G`.
 
-    Its singular vectors are those of `G`; its singular values come near 1 (about 0.7
-    to 1.2 after five steps), by an iteration of products alone.
-    Source: Jordan (2024b). Taught in chapter 10.
+    Its singular vectors are those of `G`; an iteration of products brings its singular
+    values, but for the smallest, near 1. Source: Jordan et al. (2024b).
+    Taught in chapter 10.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    X = G / (G.norm() + 1e-7)  # no singular value above 1
     if len(G) > G.shape[1]:
         return orthogonalise(G.T, steps).T
+    X = G / (G.norm() + 1e-7)  # no singular value above 1
     for _ in range(steps):
         A = X @ X.T
         X = a * X + (b * A + c * A @ A) @ X
@@ -136,7 +137,7 @@ class Muon(torch.optim.Optimizer):
 
     Parameters (K, C, height, width) are filters: they are scaled to root mean square
     row norm 1 before each step. Everything else takes plain steps.
-    Source: Jordan (2024b). Taught in chapter 10.
+    Source: Jordan et al. (2024b). Taught in chapter 10.
     """
 
     def __init__(self, groups):
@@ -200,8 +201,8 @@ def predict_views(model: nn.Module, images: Tensor) -> Tensor:
     """Return logits (N, classes), averaged over six views of each image.
 
     The image as it is counts one half, moved by a pixel up and left or down and right
-    a quarter each; half of each share is mirrored. Source: Jordan (2024a), section
-    3.6. Taught in chapter 10.
+    a quarter each; half of each share is mirrored. Source: Jordan (2024), section
+    3.5. Taught in chapter 10.
     """
     total = 0
     for move, share in ((0, 0.5), (1, 0.25), (-1, 0.25)):
@@ -220,7 +221,8 @@ def train_epoch(model, images, labels, optimizer, epoch, recipe) -> tuple[float,
     """Show the images once; return mean loss and accuracy of what was shown.
 
     In even epochs half of the images are mirrored, in odd ones the other half. Images
-    that fill no batch are left out. Taught in chapter 10.
+    that fill no batch are left out. Source: Jordan (2024), section 3.6.
+    Taught in chapter 10.
     """
     model.train()
     model.stem.bias.requires_grad_(epoch < recipe.stem_epochs)
@@ -315,13 +317,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace a record")
     options = parser.parse_args(arguments)
-    try:
+    with command_line.faults_in_a_sentence("fast.py"):
         run(options, command_line.command(arguments, "fast.py"))
-    except (RuntimeError, ValueError, OSError) as problem:
-        sys.exit(f"fast.py: {problem}")
-    except KeyboardInterrupt:
-        print("\nStopped: with --resume it goes on after the last whole epoch.")
-        sys.exit(130)
 
 
 def run(options: argparse.Namespace, typed: str) -> None:
@@ -359,13 +356,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "model": "fast",
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
-        "data": {
-            "source": data.source,
-            "sha256": cifar10.digest(data),
-            "train_images": len(kept.labels),
-            "validation_images": len(held_out.labels),
-            "test_images": len(data.test.labels),
-        },
+        "data": command_line.describe_data(data, train, validation, test),
         "protocol": "recipe fixed beforehand; test set used once, after the last "
         "epoch, without and with test-time augmentation",
         "machine": machine,

@@ -54,17 +54,17 @@ def share(part: Array, whole: Array) -> Array:
 # ---------------------------------------------------------------- how sure are we
 
 
-def wilson_interval(correct: int, count: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(correct: int, count: int, q: float = 1.96) -> tuple[float, float]:
     """Return the ends of Wilson's interval for a share of `correct` in `count`.
 
-    z = 1.96 gives a confidence of 95 %. Raises ValueError unless
+    q = 1.96 gives a confidence of 95 %. Raises ValueError unless
     0 <= correct <= count and count > 0. Source: Wilson (1927). Taught in chapter 9.
     """
     if not 0 <= correct <= count or count == 0:
         raise ValueError(f"{correct} of {count} is no share")
-    p, n = correct / count, count
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    a, N = correct / count, count
+    centre = (a + q**2 / (2 * N)) / (1 + q**2 / N)
+    half = q / (1 + q**2 / N) * np.sqrt(a * (1 - a) / N + q**2 / (4 * N**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -93,8 +93,8 @@ def mcnemar(right: Array, other_right: Array) -> tuple[int, int, float]:
     if len(right) != len(other_right):
         raise ValueError(f"{len(right)} answers, and {len(other_right)}")
     first, second = int((right & ~other_right).sum()), int((~right & other_right).sum())
-    p = 2 * binom.cdf(min(first, second), first + second, 0.5)
-    return first, second, min(1.0, float(p))
+    p_value = 2 * binom.cdf(min(first, second), first + second, 0.5)
+    return first, second, min(1.0, float(p_value))
 
 
 # ---------------------------------------------------------------- how sure is it

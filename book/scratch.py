@@ -384,11 +384,11 @@ class BatchNorm(Layer):
     def backward(self, dy: Array) -> Array:
         self.grads["gamma"] = (dy * self.x_hat).sum(self.axes)
         self.grads["beta"] = dy.sum(self.axes)
-        d = dy * self.params["gamma"]  # by x_hat
+        g = dy * self.params["gamma"]  # by x_hat
         if self.training:
-            along = (d * self.x_hat).mean(self.axes)
-            d = d - d.mean(self.axes) - self.x_hat * along
-        return d / self.deviation
+            along = (g * self.x_hat).mean(self.axes)
+            g = g - g.mean(self.axes) - self.x_hat * along
+        return g / self.deviation
 
 
 class GlobalAveragePool(Layer):

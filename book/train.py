@@ -12,6 +12,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,16 +34,24 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; faults end it with one sentence and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        run(parse(arguments), command(arguments))
+        with faults_in_a_sentence("train.py"):
+            run(parse(arguments), command(arguments))
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def faults_in_a_sentence(program: str) -> Iterator[None]:
+    """End `program` with one sentence and exit status 1 where it cannot go on."""
+    try:
+        yield
     except (RuntimeError, ValueError, OSError) as problem:
-        sys.exit(f"train.py: {problem}")
+        sys.exit(f"{program}: {problem}")
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             print("\nStopped: with --resume it goes on after the last whole epoch.")
         sys.exit(130)
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -158,13 +168,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         **about,
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
-        "data": {
-            "source": data.source,
-            "sha256": cifar10.digest(data),
-            "train_images": len(train[0]),
-            "validation_images": len(validation[0]),
-            "test_images": len(test[0]),
-        },
+        "data": describe_data(data, train, validation, test),
         "protocol": "test set used once, after the last epoch, without augmentation",
         "machine": machine,
         "seconds": sum(row["seconds"] for row in history),
@@ -274,6 +278,14 @@ def command(arguments: list[str], program: str = "train.py") -> str:
     return shlex.join(
         [*start, f"book/{program}", *(a for a in arguments if a not in once)]
     )
+
+
+def describe_data(data: cifar10.Cifar10, *parts: tuple) -> dict:
+    """Return where the images come from and how many train, validate and test."""
+    counts = [len(images) for images, _ in parts]
+    names = ("train_images", "validation_images", "test_images")
+    known = {"source": data.source, "sha256": cifar10.digest(data)}
+    return known | dict(zip(names, counts))
 
 
 def describe_machine(device: torch.device, recipe: helpers.Recipe) -> dict:

@@ -12,6 +12,13 @@ import helpers
 from browsing import OPTIONS
 
 
+def pytest_collection_modifyitems(items):
+    """Let processes that share the tests of the site take one page after the other."""
+    for item in items:
+        page = getattr(item, "callspec", None) and item.callspec.params.get("opened")
+        item.add_marker(pytest.mark.xdist_group(page or item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def sample():
     return cifar10.load_sample()

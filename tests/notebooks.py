@@ -18,6 +18,7 @@ MODULES = (
     "finetune",
     "workers",
     "benchmark",
+    "fast",
 )
 
 

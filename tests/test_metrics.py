@@ -69,7 +69,7 @@ def test_no_examples_is_an_error():
 def test_wilson_interval_agrees_with_scipy(count, share):
     correct = round(share * count)
     exact = binomtest(correct, count).proportion_ci(method="wilson")
-    low, high = metrics.wilson_interval(correct, count, z=1.959963984540054)
+    low, high = metrics.wilson_interval(correct, count, q=1.959963984540054)
     assert (low, high) == pytest.approx((exact.low, exact.high), abs=1e-9)
 
 

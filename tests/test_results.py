@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import cifar10
+import fast
 import helpers
 import resnet
 
@@ -35,7 +36,7 @@ def test_record_stands_in_the_card_with_its_command(name):
     assert f"`{name}`" in card and record["command"] in card
     assert re.fullmatch("[0-9a-f]{12}", record["machine"]["commit"])
     if name in RECORDS:
-        scores = [record["test"]["accuracy"]]
+        scores = [record[k]["accuracy"] for k in ("test", "six_views") if k in record]
     else:
         scores = means(record.get("test_accuracy", {}))
     for score in scores:
@@ -72,22 +73,38 @@ def test_weights_give_the_recorded_accuracy_to_the_image(name, full):
     record = helpers.read_record(name)
     classes = record.get("classes", [*range(10)])  # older records had no others
     stem = record.get("stem", "cifar")
-    model = resnet.build_model(record["model"], record["shortcut"], len(classes), stem)
+    if record["model"] == "fast":
+        model = fast.FastResNet()
+    else:
+        shortcut = record["shortcut"]
+        model = resnet.build_model(record["model"], shortcut, len(classes), stem)
     helpers.load_weights(model, helpers.RESULTS / f"{name}.safetensors")
     images, labels = helpers.to_tensors(cifar10.only(full.test, classes))
-    scores = helpers.evaluate(model, images, labels)
-    assert scores["correct"] == record["test"]["correct"]
+    logits = helpers.predict(model, images)
+    assert (logits.argmax(dim=1) == labels).sum() == record["test"]["correct"]
 
     outputs, _ = helpers.load_tensors(helpers.RESULTS / f"{name}.outputs.safetensors")
     assert (outputs["labels"].long() == labels).all()
     steps = math.ceil(record["data"]["train_images"] / record["recipe"]["batch_size"])
     steps *= record["recipe"]["epochs"]
-    assert int(model.state_dict()["bn1.num_batches_tracked"]) == steps
+    taken = [n for key, n in model.state_dict().items() if key.endswith("_tracked")]
+    assert taken and all(int(n) == steps for n in taken)
     kept = outputs["logits"].float()
     assert (kept.argmax(dim=1) == labels).sum() == record["test"]["correct"]
-    logits = helpers.predict(model, images)
     logits -= logits.max(dim=1, keepdim=True).values
     assert (logits - kept).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", [n for n in RECORDS if n.startswith("fast-")])
+def test_six_views_give_the_recorded_accuracy(name, full):
+    """On a tenth of the test images, within what a tenth differs from the whole."""
+    model = fast.FastResNet()
+    helpers.load_weights(model, helpers.RESULTS / f"{name}.safetensors")
+    images, labels = (t[::10] for t in helpers.to_tensors(full.test))
+    right = fast.predict_views(model, images).argmax(dim=1) == labels
+    scores = helpers.read_record(name)["six_views"]
+    assert scores["accuracy"] == scores["correct"] / scores["images"]
+    assert abs(float(right.float().mean()) - scores["accuracy"]) < 0.02
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/index.md"])

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class AsPublished(SimpleHTTPRequestHandler):
         if path.suffix not in self.TEXTS or not path.is_file():
             super().do_GET()
             return
-        body = gzip.compress(path.read_bytes(), 6)
+        body = compressed(path, path.stat().st_mtime)
         self.send_response(200)
         self.send_header("Content-Type", self.guess_type(path))
         self.send_header("Content-Encoding", "gzip")
@@ -46,6 +46,12 @@ class AsPublished(SimpleHTTPRequestHandler):
 
     def log_message(self, *arguments):
         """Say nothing."""
+
+
+@lru_cache
+def compressed(path: Path, changed: float) -> bytes:
+    """Return a file as it travels; a file that has `changed` since is read again."""
+    return gzip.compress(path.read_bytes(), 6)
 
 
 @contextmanager

@@ -1,0 +1,195 @@
+"""The fast network: its filters, its steps, its pictures, and a run that is cut off."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import cifar10
+import fast
+import helpers
+
+SMALL = (8, 16, 16)  # widths
+
+
+def small_run(few, **options):
+    torch.manual_seed(0)
+    model = fast.FastResNet(SMALL)
+    recipe = fast.Recipe(epochs=3, batch_size=40, stem_epochs=1)
+    history = fast.fit(model, few, recipe, report=lambda line: None, **options)
+    return model, history
+
+
+def test_whitened_patches_do_not_correlate(sample):
+    x = helpers.normalise(torch.tensor(sample.train.images[:500]))
+    filters = fast.whitening_filters(x)
+    assert torch.equal(filters[12:], -filters[:12])
+    answers = torch.nn.functional.conv2d(x, filters[:12]).transpose(0, 1).flatten(1)
+    covariance = answers @ answers.T / answers.shape[1]
+    assert (covariance - torch.diag(covariance.diag())).abs().max() < 1e-3
+    assert covariance.diag().max() < 1.001  # the least ones are held down
+    assert covariance.diag().median() > 0.9
+
+
+@pytest.mark.parametrize("shape", [(20, 50), (50, 20)])
+def test_orthogonalise_keeps_singular_vectors_and_evens_out_values(shape):
+    G = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+    U, s, V = torch.linalg.svd(G, full_matrices=False)
+    s = s / s.square().sum().sqrt()
+    for _ in range(3):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert torch.allclose(fast.orthogonalise(G), U @ torch.diag(s) @ V, atol=1e-6)
+    assert s.min() > 0.6 and s.max() < 1.3
+
+
+def test_muon_takes_pytorchs_steps_where_it_moves_no_filters():
+    start = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (start.clone().requires_grad_() for _ in range(2))
+    group = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.01}
+    optimizers = [
+        fast.Muon([{"params": [ours], **group}]),
+        torch.optim.SGD([{"params": [theirs], **group}], nesterov=True),
+    ]
+    for _ in range(5):
+        for p, optimizer in zip((ours, theirs), optimizers):
+            optimizer.zero_grad()
+            (p**3).sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_muon_scales_filters_and_moves_them_along_an_orthogonal_matrix():
+    p = torch.randn(6, 4, 3, 3).requires_grad_()
+    optimizer = fast.Muon([{"params": [p], "lr": 0.5, "momentum": 0.6}])
+    before = p.detach() * 6**0.5 / p.detach().norm()
+    (p**2).sum().backward()
+    optimizer.step()
+    move = (before - p.detach()).flatten(1) / 0.5
+    assert torch.allclose(move, fast.orthogonalise(p.grad.flatten(1)), atol=1e-4)
+
+
+def test_view_moves_mirrors_and_reflects_at_the_border():
+    images = torch.randint(256, (3, 32, 32, 3)).to(torch.uint8)
+    top, left = torch.tensor([2, 0, -1]), torch.tensor([0, -2, 1])
+    mirror = torch.tensor([False, True, False])
+    seen = fast.view(images, top, left, mirror).numpy()
+    for image, t, x, flip, one in zip(images.numpy(), top, left, mirror, seen):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+        expected = padded[2 + t : 34 + t, 2 + x : 34 + x]
+        assert (one == (expected[:, ::-1] if flip else expected)).all()
+
+
+def test_six_views_are_three_places_and_their_mirror_images(few):
+    model = fast.FastResNet(SMALL)
+    images = few[0][:8]
+    logits = fast.predict_views(model, images)
+    mirrored = images.flip(2)
+    assert torch.allclose(fast.predict_views(model, mirrored), logits, atol=1e-4)
+    alike = torch.full_like(images, 90)  # moved or not
+    assert torch.allclose(
+        fast.predict_views(model, alike), helpers.predict(model, alike), atol=1e-5
+    )
+    padded = np.pad(images.numpy(), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    shares = {(1, 1): 0.5, (2, 2): 0.25, (0, 0): 0.25}
+    expected = 0
+    for (row, column), share in shares.items():
+        place = torch.tensor(padded[:, row : row + 32, column : column + 32])
+        for seen in (place, place.flip(2)):
+            expected += share / 2 * helpers.predict(model, seen)
+    assert torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_image_is_mirrored_in_every_other_epoch(few, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        fast, "view", lambda images, *where: shown.append(where[2]) or images
+    )
+    recipe = fast.Recipe(epochs=2, batch_size=100)
+    model = fast.FastResNet(SMALL)
+    optimizer = fast.make_optimizer(model, recipe)
+    orders = []
+    for epoch in (0, 1):
+        generator = torch.Generator().manual_seed(epoch)
+        orders.append(torch.randperm(200, generator=generator))
+        fast.train_epoch(model, *few, optimizer, epoch, recipe)
+    flags = [
+        torch.cat(shown[2 * epoch :][:2])[orders[epoch].argsort()] for epoch in (0, 1)
+    ]
+    assert torch.equal(flags[0], ~flags[1])
+    assert 60 < flags[0].sum() < 140
+
+
+def test_rates_fall_to_zero_and_the_stem_stops_learning(few):
+    model, _ = small_run(few)
+    recipe = fast.Recipe(epochs=2, batch_size=100, stem_epochs=1)
+    optimizer = fast.make_optimizer(model, recipe)
+    rates = []
+    optimizer.register_step_post_hook(
+        lambda *_: rates.append([group["lr"] for group in optimizer.param_groups])
+    )
+    filters = model.stem.weight.clone()
+    biases = []
+    for epoch in (0, 1):
+        biases.append(model.stem.bias.clone())
+        fast.train_epoch(model, *few, optimizer, epoch, recipe)
+    assert torch.equal(model.stem.weight, filters)
+    assert not torch.equal(biases[0], biases[1])
+    assert torch.equal(biases[1], model.stem.bias)
+    expected = [[peak * (1 - t / 4) for peak in (0.24, 0.053, 0.67)] for t in range(4)]
+    assert torch.allclose(torch.tensor(rates), torch.tensor(expected))
+
+
+def test_it_learns(few):
+    _, history = small_run(few, validation=few)
+    assert history[-1]["accuracy"] > history[0]["accuracy"] + 0.1
+    assert history[-1]["validation_accuracy"] > 0.4
+
+
+def test_run_that_is_cut_off_ends_with_the_same_weights(few, tmp_path):
+    whole, _ = small_run(few)
+    path = tmp_path / "run.checkpoint"
+
+    class CutOff(Exception):
+        pass
+
+    def cut(line):
+        if line.startswith("epoch 2/"):
+            raise CutOff
+
+    torch.manual_seed(0)
+    recipe = fast.Recipe(epochs=3, batch_size=40, stem_epochs=1)
+    with pytest.raises(CutOff):
+        fast.fit(fast.FastResNet(SMALL), few, recipe, checkpoint=path, report=cut)
+    resumed, history = small_run(few, checkpoint=path)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_too_few_images_and_a_loss_that_is_no_number_are_named(few):
+    model = fast.FastResNet(SMALL)
+    with pytest.raises(ValueError, match="200 images fill no batch of 2000"):
+        fast.fit(model, few, fast.Recipe())
+    wild = fast.Recipe(epochs=2, batch_size=40, head_rate=1e30, bias_rate=1e30)
+    with pytest.raises(helpers.TrainingError, match="epoch 1: lower the rates"):
+        fast.fit(model, few, wild, report=lambda line: None)
+
+
+def test_command_line_writes_a_record(tmp_path, monkeypatch, sample):
+    monkeypatch.setattr(cifar10, "load_full", lambda: sample)
+    monkeypatch.setattr(fast.FastResNet, "__init__", narrow(fast.FastResNet.__init__))
+    arguments = ["--epochs", "1", "--threads", "2", "--name", "small"]
+    fast.main([*arguments, "--results", str(tmp_path)])
+    with safe_open(tmp_path / "small.outputs.safetensors", "pt") as outputs:
+        logits, labels = map(outputs.get_tensor, ("logits", "labels"))
+    record = helpers.read_record(tmp_path / "small")
+    right = int((logits.float().argmax(dim=1) == labels).sum())
+    assert record["test"]["correct"] == right
+    assert record["six_views"]["images"] == 1000
+    assert record["command"].startswith("python book/fast.py --epochs 1")
+    with pytest.raises(SystemExit, match="exists: choose another --name"):
+        fast.main([*arguments, "--results", str(tmp_path)])
+
+
+def narrow(build):
+    return lambda self: build(self, SMALL)
