@@ -12,12 +12,12 @@ import helpers
 SMALL = (8, 16, 16)  # widths
 
 
-def small_run(few, **options):
+def small_run(few):
     torch.manual_seed(0)
     model = fast.FastResNet(SMALL)
     recipe = fast.Recipe(epochs=3, batch_size=40, stem_epochs=1)
-    history = fast.fit(model, few, recipe, report=lambda line: None, **options)
-    return model, history
+    fast.fit(model, few, recipe, report=lambda line: None)
+    return model
 
 
 def test_whitened_patches_do_not_correlate(sample):
@@ -29,6 +29,11 @@ def test_whitened_patches_do_not_correlate(sample):
     assert (covariance - torch.diag(covariance.diag())).abs().max() < 1e-3
     assert covariance.diag().max() < 1.001  # the least ones are held down
     assert covariance.diag().median() > 0.9
+
+
+def test_training_starts_from_whitened_patches(few):
+    filters = fast.whitening_filters(helpers.normalise(few[0]))
+    assert torch.equal(small_run(few).stem.weight, filters)
 
 
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20)])
@@ -48,7 +53,7 @@ def test_muon_takes_pytorchs_steps_where_it_moves_no_filters():
     group = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.01}
     optimizers = [
         fast.Muon([{"params": [ours], **group}]),
-        torch.optim.SGD([{"params": [theirs], **group}], nesterov=True),
+        torch.optim.SGD([theirs], nesterov=True, **group),
     ]
     for _ in range(5):
         for p, optimizer in zip((ours, theirs), optimizers):
@@ -83,8 +88,6 @@ def test_six_views_are_three_places_and_their_mirror_images(few):
     model = fast.FastResNet(SMALL)
     images = few[0][:8]
     logits = fast.predict_views(model, images)
-    mirrored = images.flip(2)
-    assert torch.allclose(fast.predict_views(model, mirrored), logits, atol=1e-4)
     alike = torch.full_like(images, 90)  # moved or not
     assert torch.allclose(
         fast.predict_views(model, alike), helpers.predict(model, alike), atol=1e-5
@@ -120,7 +123,8 @@ def test_image_is_mirrored_in_every_other_epoch(few, monkeypatch):
 
 
 def test_rates_fall_to_zero_and_the_stem_stops_learning(few):
-    model, _ = small_run(few)
+    torch.manual_seed(0)
+    model = fast.FastResNet(SMALL)
     recipe = fast.Recipe(epochs=2, batch_size=100, stem_epochs=1)
     optimizer = fast.make_optimizer(model, recipe)
     rates = []
@@ -135,18 +139,22 @@ def test_rates_fall_to_zero_and_the_stem_stops_learning(few):
     assert torch.equal(model.stem.weight, filters)
     assert not torch.equal(biases[0], biases[1])
     assert torch.equal(biases[1], model.stem.bias)
+    for group in optimizer.param_groups[1:]:
+        assert group["weight_decay"] * group["peak"] == pytest.approx(recipe.decay)
     expected = [[peak * (1 - t / 4) for peak in (0.24, 0.053, 0.67)] for t in range(4)]
     assert torch.allclose(torch.tensor(rates), torch.tensor(expected))
 
 
 def test_it_learns(few):
-    _, history = small_run(few, validation=few)
-    assert history[-1]["accuracy"] > history[0]["accuracy"] + 0.1
-    assert history[-1]["validation_accuracy"] > 0.4
+    torch.manual_seed(0)
+    recipe = fast.Recipe(epochs=8, batch_size=20, stem_epochs=1)
+    history = fast.fit(fast.FastResNet(SMALL), few, recipe, few, report=lambda _: None)
+    assert history[-1]["accuracy"] > history[0]["accuracy"] + 0.2
+    assert history[-1]["validation_accuracy"] > 0.45
 
 
 def test_run_that_is_cut_off_ends_with_the_same_weights(few, tmp_path):
-    whole, _ = small_run(few)
+    whole = small_run(few)
     path = tmp_path / "run.checkpoint"
 
     class CutOff(Exception):
@@ -160,7 +168,10 @@ def test_run_that_is_cut_off_ends_with_the_same_weights(few, tmp_path):
     recipe = fast.Recipe(epochs=3, batch_size=40, stem_epochs=1)
     with pytest.raises(CutOff):
         fast.fit(fast.FastResNet(SMALL), few, recipe, checkpoint=path, report=cut)
-    resumed, history = small_run(few, checkpoint=path)
+    assert path.exists()
+    torch.manual_seed(1)  # nothing may hang on how the network starts
+    resumed = fast.FastResNet(SMALL)
+    history = fast.fit(resumed, few, recipe, checkpoint=path, report=lambda line: None)
     assert [row["epoch"] for row in history] == [1, 2, 3]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
@@ -183,6 +194,11 @@ def test_command_line_writes_a_record(tmp_path, monkeypatch, sample):
     with safe_open(tmp_path / "small.outputs.safetensors", "pt") as outputs:
         logits, labels = map(outputs.get_tensor, ("logits", "labels"))
     record = helpers.read_record(tmp_path / "small")
+    model = fast.FastResNet()
+    helpers.load_weights(model, tmp_path / "small.safetensors")
+    again = helpers.predict(model, helpers.to_tensors(sample.test)[0])
+    again -= again.max(dim=1, keepdim=True).values
+    assert torch.equal(again.half(), logits)
     right = int((logits.float().argmax(dim=1) == labels).sum())
     assert record["test"]["correct"] == right
     assert record["six_views"]["images"] == 1000
