@@ -8,7 +8,7 @@
 #   make class     make an nbgrader course: the exercises for students and instructor
 #   make grade     grade what students handed in: make grade SUBMISSIONS=folder
 #   make slides    make slides of the chapters
-#   make full      make the recorded runs again (about six hours on two cores)
+#   make full      make the recorded runs again (over six hours on two cores)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -89,6 +89,8 @@ full: .venv/ready
 	  --overwrite --resume || exit 1; done
 	$(BIN)/python book/train.py resnet20 --classes 2 3 4 5 6 7 --epochs 20 \
 	  --threads 2 --name animals --results book/results --overwrite --resume
+	$(BIN)/python book/fast.py --seed 0 --threads 2 --name fast-0 \
+	  --results book/results --overwrite --resume
 	$(BIN)/python book/finetune.py
 	$(BIN)/python book/train_mlp.py
 	$(BIN)/python book/baselines.py
