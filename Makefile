@@ -43,7 +43,7 @@ notebooks: .venv/ready
 	@touch .venv/verified
 
 site: $(SITE)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(BROWSER)
+	$(BIN)/python -m pytest -n 2 $(BROWSER)
 
 zip: $(SITE)
 	cd _build && "$(CURDIR)/$(BIN)/python" -m zipfile -c $(NAME).zip html

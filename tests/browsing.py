@@ -67,18 +67,38 @@ class Visit:
         )
 
 
-COLOURS = ["color-contrast", "link-in-text-block"]  # what a scheme can change
+# What axe-core finds, in words. A scheme changes nothing but colours; these depend on
+# the kind of element that a text stands in, and one text of each kind is judged in each
+# scheme.
+AUDIT = """async onlyColours => {
+    const colours = ["color-contrast", "link-in-text-block"];
+    const kind = e => e ? [kind(e.parentElement), e.tagName, e.className,
+        e.getAttribute("style"), e.rowIndex % 2].join(" ")
+        : document.documentElement.dataset.theme;
+    const judged = window.judged ??= new Set();
+    const texts = new Map();
+    for (const e of document.querySelectorAll("body *"))
+        if ([...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())
+                && e.checkVisibility() && e.getClientRects().length
+                && !judged.has(kind(e)))
+            texts.set(kind(e), e);
+    texts.forEach((e, kind) => judged.add(kind));
+    const options = {resultTypes: ["violations"], preload: false};
+    const found = [];
+    if (texts.size)
+        found.push(await axe.run({include: [...texts.values()]},
+            {...options, runOnly: colours}));
+    if (!onlyColours) {
+        const rules = Object.fromEntries(colours.map(c => [c, {enabled: false}]));
+        found.push(await axe.run(document, {...options, rules}));
+    }
+    return found.flatMap(run => run.violations).flatMap(
+        rule => rule.nodes.map(n => `${rule.id}: ${n.target} ${n.html}`));
+}"""
 
 
-def violations(page, rules=None):
-    """What axe-core finds, in words; all its rules, or some."""
+def violations(page, only_colours=False):
+    """What axe-core finds on a page as it is shown now."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_FILE_PATH.read_text("utf-8"))
-    options = {"resultTypes": ["violations"], "preload": False} | (
-        {"runOnly": rules} if rules else {}
-    )
-    return page.evaluate(
-        """async options => (await axe.run(document, options)).violations.flatMap(
-            rule => rule.nodes.map(n => `${rule.id}: ${n.target} ${n.html}`))""",
-        options,
-    )
+    return page.evaluate(AUDIT, only_colours)

@@ -1,22 +1,33 @@
 """Fixtures that several test files share."""
 
 import os
+import re
 
 import pytest
 import torch
 import weigh
 from playwright.sync_api import sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 import cifar10
 import helpers
 from browsing import OPTIONS
 
 
-def pytest_collection_modifyitems(items):
-    """Let processes that share the tests of the site take one page after the other."""
-    for item in items:
-        page = getattr(item, "callspec", None) and item.callspec.params.get("opened")
-        item.add_marker(pytest.mark.xdist_group(page or item.path.stem))
+class ByPage(LoadScopeScheduling):
+    """Gives the tests of one page of the site to one process, and else those of a file.
+
+    (xdist's own groups are lost on pytest 9.2.)
+    """
+
+    def _split_scope(self, nodeid):
+        page = re.search(r"\[([\w/]+\.html)\b", nodeid)
+        return page[1] if page else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByPage(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -173,10 +174,11 @@ def test_chapter_runs_in_jupyterlab(lab, browser):
     page.keyboard.press("Control+s")
     page.locator(".jp-RenderedImage img").last.wait_for()
     for _ in range(100):
-        run = nbformat.read(copy, as_version=4)
-        counts = [c.execution_count for c in run.cells if c.cell_type == "code"]
-        if counts == list(range(1, last + 1)):
-            break
+        with suppress(nbformat.reader.NotJSONError):  # it is being written
+            run = nbformat.read(copy, as_version=4)
+            counts = [c.execution_count for c in run.cells if c.cell_type == "code"]
+            if counts == list(range(1, last + 1)):
+                break
         time.sleep(0.1)
     page.close()
     assert counts == list(range(1, last + 1))
