@@ -243,6 +243,18 @@ def test_icons_are_drawn_from_the_small_fonts(visit):
     assert {ord(code.strip('"')) for code in codes} <= drawn
 
 
+def test_style_sheet_keeps_what_pages_and_scripts_can_show():
+    sheet = """@charset "utf-8"; p, .used > a, .unused { color: red }
+        .used.unused b { color: red } .used:not(.unused) { margin: 0 }
+        @media print { .unused { color: red } } @media screen { .used { top: 0 } }
+        @keyframes turn { to { rotate: 1turn } }"""
+    kept = book_site.keep_used_rules(sheet, {"used"})
+    assert kept.count("red") == 1 and "p,.used > a{" in kept and "print" not in kept
+    for rule in ("@charset", ".used:not(.unused){", "screen {.used{", "@keyframes"):
+        assert rule in kept, rule
+    assert len((SITE / "_static/styles/site.css").read_bytes()) < 160_000
+
+
 def test_site_carries_nothing_that_it_does_not_use():
     assert not list(SITE.rglob("*.map"))
     assert not list(SITE.rglob("fontawesome*.js"))

@@ -19,6 +19,7 @@ from pathlib import Path
 from shutil import copyfile
 
 import packages
+import tinycss2
 from docutils import nodes
 from fontTools import subset
 from PIL import Image
@@ -256,14 +257,59 @@ def keep_used_icons(static, pages):
         subset.save_font(font, file, options)
 
 
+def small(file):
+    """Whether a script is none of the large ones, which bring their own styles."""
+    return file.stat().st_size < 300_000
+
+
+def keep_used_rules(sheet, words):
+    """Return a style sheet without the rules for classes that are not among `words`."""
+    kept = []
+    for rule in tinycss2.parse_stylesheet(sheet, True, True):
+        if rule.type == "qualified-rule":
+            chosen = [s for s in selectors(rule.prelude) if classes(s) <= words]
+            if chosen:
+                heads = ",".join(tinycss2.serialize(s).strip() for s in chosen)
+                kept.append(f"{heads}{{{tinycss2.serialize(rule.content)}}}")
+        elif rule.type == "at-rule" and rule.lower_at_keyword in ("media", "supports"):
+            inside = keep_used_rules(tinycss2.serialize(rule.content), words)
+            head = f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}"
+            kept += [f"{head}{{{inside}}}"] if inside else []
+        else:
+            kept.append(rule.serialize())
+    return "\n".join(kept)
+
+
+def selectors(prelude):
+    """Split the tokens before the braces of a rule at their commas."""
+    parts = [[]]
+    for token in prelude:
+        if token == ",":
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def classes(selector):
+    """Return the classes that a selector needs: not those in brackets."""
+    pairs = zip(selector, selector[1:])
+    return {name.value for dot, name in pairs if dot == "." and name.type == "ident"}
+
+
 def join_styles(static, pages):
-    """Put one style sheet in place of those that every page has, in their order."""
+    """Put one style sheet in place of those that every page has, in their order.
+
+    Rules for classes that stand in no page and no script are left out.
+    """
     link = re.compile(r'\s*<link [^>]*href="[^"]*_static/([^"?]+\.css)[^>]*>')
     first = next(page for page in pages if page.name == "search.html")
     names = link.findall(first.read_text("utf-8"))
     sheets = [(static / name).read_text("utf-8") for name in names]
     sheets[0] = (static / "basic.css").read_text("utf-8")  # all that theme.css imports
-    joined = "\n".join(sheets)
+    users = [*pages, *(script for script in static.rglob("*.js") if small(script))]
+    text = " ".join(user.read_text("utf-8") for user in users)
+    joined = keep_used_rules("\n".join(sheets), set(re.split(r"[\s\"'`<>=.]+", text)))
     (static / "styles" / "site.css").write_text(joined, "utf-8")
     digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
     for page in pages:
