@@ -62,9 +62,7 @@ class Visit:
         """Stir, as a reader does, and wait until no formula waits."""
         self.page.mouse.move(5, 5)
         self.page.mouse.move(9, 9)
-        self.page.wait_for_function(
-            "!document.querySelector('article .math:not(:has(mjx-container))')"
-        )
+        self.page.wait_for_function(weigh.TYPESET)
 
 
 # What axe-core finds, in words. A scheme changes nothing but colours; these depend on
@@ -76,18 +74,16 @@ AUDIT = """async onlyColours => {
         e.getAttribute("style"), e.rowIndex % 2].join(" ")
         : document.documentElement.dataset.theme;
     const judged = window.judged ??= new Set();
-    const texts = new Map();
+    const texts = [];
     for (const e of document.querySelectorAll("body *"))
         if ([...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())
                 && e.checkVisibility() && e.getClientRects().length
-                && !judged.has(kind(e)))
-            texts.set(kind(e), e);
-    texts.forEach((e, kind) => judged.add(kind));
+                && judged.size < judged.add(kind(e)).size)
+            texts.push(e);
     const options = {resultTypes: ["violations"], preload: false};
     const found = [];
-    if (texts.size)
-        found.push(await axe.run({include: [...texts.values()]},
-            {...options, runOnly: colours}));
+    if (texts.length)
+        found.push(await axe.run({include: texts}, {...options, runOnly: colours}));
     if (!onlyColours) {
         const rules = Object.fromEntries(colours.map(c => [c, {enabled: false}]));
         found.push(await axe.run(document, {...options, rules}));

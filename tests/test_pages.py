@@ -58,7 +58,6 @@ THIN = """() => {
 
 def test_page_loads_without_a_complaint_and_weighs_less_than_its_budget(opened):
     weigh.read_on(opened.page)
-    opened.typeset_all()
     whole, rest = weigh.weigh(opened.finished)
     assert 50_000 < rest < weigh.BUDGET_BUT_MATHS
     assert whole < weigh.BUDGET

@@ -18,6 +18,7 @@ from pathlib import Path
 
 SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 MATHS = "tex-svg-full.js"
+TYPESET = "!document.querySelector('article .math:not(:has(mjx-container))')"
 BUDGET = 1_200_000  # bytes for a page, cold cache
 BUDGET_BUT_MATHS = 600_000
 BROWSERS = (
@@ -86,7 +87,7 @@ def watch(page) -> list:
 
 
 def read_on(page) -> None:
-    """Scroll to the end of the page, and wait for what that loads."""
+    """Scroll to the end of the page, and wait for its pictures and formulas."""
     page.evaluate(
         """async () => {
             for (const image of document.images) {
@@ -96,9 +97,9 @@ def read_on(page) -> None:
                     await new Promise(done => image.onload = image.onerror = done);
             }
             scrollTo(0, document.body.scrollHeight);
-            await new Promise(requestAnimationFrame);
         }"""
     )
+    page.wait_for_function(TYPESET)
 
 
 def weigh(requests: list) -> tuple[int, int]:
