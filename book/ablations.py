@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import cifar10
 import finetune
@@ -148,7 +148,7 @@ def get_ready() -> None:
 
 
 def run_all(jobs: list[dict], pool) -> list[dict]:
-    """Do the runs, as many at a time as the pool has processes; return them in order."""
+    """Do the runs, as many at a time as the pool has processes; return all in order."""
     done = []
     for outcome in tqdm(pool.imap(run_job, jobs), total=len(jobs), unit="run"):
         done.append(outcome)
