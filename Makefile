@@ -83,6 +83,9 @@ full: .venv/ready
 	  $(BIN)/python book/train.py resnet$$depth --shortcut none --epochs 10 \
 	    --validation 5000 --threads 2 --name short-plain$$depth \
 	    --results book/results --overwrite --resume || exit 1; done
+	$(BIN)/python book/train.py resnet20 --no-augment --epochs 10 \
+	  --validation 5000 --threads 2 --name short-no-augmentation \
+	  --results book/results --overwrite --resume
 	for seed in 0 1 2; do $(BIN)/python book/train.py resnet8 --stem imagenet \
 	  --epochs 10 --validation 5000 --seed $$seed --threads 2 \
 	  --name imagenet-stem-$$seed --results book/results \
