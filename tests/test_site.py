@@ -319,11 +319,12 @@ def data():
 
 
 def start_live_model(opened):
-    # By key: a jump to the button lays out the cells around it, and it moves under a
-    # mouse that presses within the same 50 ms.
-    opened.page.get_by_role("button", name="Classify a picture here").press("Enter")
-    opened.page.wait_for_selector(".live-panel")
-    opened.typeset_all()  # nothing moves any more
+    button = opened.page.get_by_role("button", name="Classify a picture here")
+    # A jump to the button lays out the cells around it: no click before all is still.
+    button.scroll_into_view_if_needed()
+    opened.typeset_all()
+    button.click()
+    opened.page.wait_for_selector(".live-panel", timeout=20_000)
 
 
 def answers(opened, sample=None):
