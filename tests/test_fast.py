@@ -36,6 +36,23 @@ def test_training_starts_from_whitened_patches(few):
     assert torch.equal(small_run(few).stem.weight, filters)
 
 
+def test_shortcut_doubles_what_reaches_the_head(sample):
+    torch.manual_seed(0)
+    model = fast.FastResNet()
+    x = helpers.normalise(torch.tensor(sample.train.images[:500]))
+    model.stem.weight.copy_(fast.whitening_filters(x))
+    reached = []
+    for part in (model.stages[2].bn2, model.stages[2]):
+        part.register_forward_hook(lambda part, given, out: reached.append(out))
+    with torch.no_grad():
+        logits = model(x)
+        without = torch.nn.functional.gelu(reached[0]).amax(dim=(2, 3))
+        alone = model.head(without) / without.shape[1]
+    ratio = float(reached[1].amax(dim=(2, 3)).mean() / without.mean())
+    assert ratio == pytest.approx(2, abs=0.1)
+    assert float(logits.norm() / alone.norm()) == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20)])
 def test_orthogonalise_keeps_singular_vectors_and_evens_out_values(shape):
     G = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
