@@ -178,13 +178,14 @@ def main() -> None:
     Each run is kept as it ends, and each epoch of the others, so a stopped
     comparison goes on.
     """
-    with train.faults_in_a_sentence("ablations.py"):
+    go_on = "start it again, and it goes on after the last whole epochs"
+    with train.faults_in_a_sentence("ablations.py", lambda: go_on):
         get_ready()
         PARTS.mkdir(parents=True, exist_ok=True)
         data = cifar10.load_full()
         device = torch.device("cpu")
         recipe = helpers.Recipe(EPOCHS, bf16=helpers.bf16_is_fast(device))
-        machine = train.describe_machine(device, recipe)
+        machine = train.describe_machine(device, recipe.bf16)
         os.environ["TQDM_DISABLE"] = "1"  # in the processes: one bar is enough
         context = multiprocessing.get_context("spawn")
         with context.Pool(PROCESSES, initializer=get_ready) as pool:

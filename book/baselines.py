@@ -75,7 +75,7 @@ def softmax_regression(
 def main() -> None:
     """Measure all three and write results/baselines.json."""
     data = cifar10.load_full()
-    machine = train.describe_machine(torch.device("cpu"), helpers.Recipe(EPOCHS))
+    machine = train.describe_machine(torch.device("cpu"), bf16=False)
     machine.pop("memory_format")
     order = np.random.default_rng(0).permutation(50_000)
     held_out, kept = order[:5_000], order[5_000:]

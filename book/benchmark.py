@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"round {turn + 1}, {name}, {step}: ", end="")
                 print(f"{speeds[name][step][-1]:,.0f} images a second", flush=True)
     kinds = ("float32", "bfloat16")
-    machine = train.describe_machine(torch.device("cpu"), helpers.Recipe(epochs=1))
+    machine = train.describe_machine(torch.device("cpu"), bf16=False)
     machine["threads"] = THREADS  # of each measurement, not of this process
     del machine["precision"], machine["memory_format"]  # measured in several
     record = {

@@ -8,7 +8,6 @@ from the first author's published programs; the shortcuts are ours.
 """
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +31,8 @@ class Recipe:
     """How the network is trained; the rates fall to zero in a straight line.
 
     The loss is the sum over the batch, to which the rates of biases and head belong.
+    Raises ValueError for no epochs, empty batches, rates that are not positive, or a
+    seed outside [0, 2**32).
     Source: Jordan (2024), section 3, and Jordan et al. (2024b).
     """
 
@@ -47,6 +48,16 @@ class Recipe:
     stem_epochs: int = 3  # in which the stem's bias learns
     bf16: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        rates = self.filter_rate, self.bias_rate, self.head_rate
+        if self.epochs < 1 or self.batch_size < 1 or min(rates) <= 0:
+            raise ValueError(
+                "a recipe needs epochs and batch_size of at least 1, and rates above "
+                f"0: {self}"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"a recipe needs a seed from 0 to {2**32 - 1:,}: {self}")
 
 
 # ---------------------------------------------------------------- the network
@@ -91,7 +102,7 @@ class FastStage(nn.Module):
         nn.init.dirac_(self.conv1.weight.data[:in_channels])
         nn.init.dirac_(self.conv2.weight)
         for norm in (self.bn1, self.bn2):
-            norm.weight.requires_grad_(False)  # Muon holds the filters' size
+            norm.weight.requires_grad_(False)  # stays 1
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.bn1(F.max_pool2d(self.conv1(x), 2)))
@@ -99,12 +110,11 @@ class FastStage(nn.Module):
 
 
 def whitening_filters(x: Tensor) -> Tensor:
-    """Return 24 filters (24, 3, 2, 2) whose answers on patches of `x` do not correlate.
+    """Return twelve filters that whiten patches of `x`, and their negatives.
 
-    `x` holds normalised images (N, 3, H, W). The first twelve filters are the
-    eigenvectors of the patches' covariance, scaled to answers of deviation 1; the
-    others are their negatives. Source: Jordan (2024), section 3.2.
-    Taught in chapter 10.
+    `x` holds normalised images (N, 3, H, W); the filters have the shape (24, 3, 2, 2).
+    The first twelve are the eigenvectors of the patches' mean products, scaled to
+    answers of mean square 1. Source: Jordan (2024), section 3.2. Taught in chapter 10.
     """
     patches = F.unfold(x, 2).transpose(1, 2).reshape(-1, 12)  # (N * places, 12)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -119,7 +129,7 @@ def orthogonalise(G: Tensor, steps: int = 3) -> Tensor:
     """Return a matrix (m, n) near the orthogonal one that is closest to `G`.
 
     Its singular vectors are those of `G`; an iteration of products brings its singular
-    values, but for the smallest, to between 0.7 and 1.2. Source: Jordan et al. (2024b).
+    values, but for the smallest, to about 0.7 to 1.2. Source: Jordan et al. (2024b).
     Taught in chapter 10.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
@@ -162,18 +172,23 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizer(model: FastResNet, recipe: Recipe) -> Muon:
-    """Give each kind of parameter its rate, momentum and decay."""
+    """Give each kind of parameter its rate, momentum and decay.
+
+    Filters, biases and the head make the groups, in this order; `peak` is the rate
+    before it falls. Source: Jordan (2024), section 3.
+    """
     learned = [p for p in model.parameters() if p.requires_grad]
     kinds = [
-        ([p for p in learned if p.ndim == 4], recipe.filter_rate),
-        ([p for p in learned if p.ndim == 1], recipe.bias_rate),
-        ([model.head.weight], recipe.head_rate),
+        ([p for p in learned if p.ndim == 4], recipe.filter_rate, 0.0),
+        ([p for p in learned if p.ndim == 1], recipe.bias_rate, recipe.decay),
+        ([model.head.weight], recipe.head_rate, recipe.decay),
     ]
     groups = [
-        {"params": p, "lr": rate, "peak": rate, "weight_decay": recipe.decay / rate}
-        for p, rate in kinds
+        {"params": p, "lr": rate, "peak": rate, "weight_decay": decay / rate}
+        | {"momentum": recipe.momentum}
+        for p, rate, decay in kinds
     ]
-    groups[0] |= {"momentum": recipe.filter_momentum, "weight_decay": 0.0}
+    groups[0]["momentum"] = recipe.filter_momentum
     return Muon(groups)
 
 
@@ -183,8 +198,9 @@ def make_optimizer(model: FastResNet, recipe: Recipe) -> Muon:
 def view(images: Tensor, top: Tensor, left: Tensor, mirror: Tensor) -> Tensor:
     """Move each image down by -top and right by -left pixels, and mirror some.
 
-    `images` is uint8 (N, 32, 32, 3); `top`, `left` and `mirror` have the shape (N,).
-    The border shows what lies inside it, reflected. Taught in chapter 10.
+    `images` is uint8 (N, 32, 32, 3), on the CPU; `top`, `left` (int64) and `mirror`
+    (bool) have the shape (N,). The border shows what lies inside it, reflected.
+    Taught in chapter 10.
     """
 
     def reflect(places):
@@ -220,8 +236,9 @@ def predict_views(model: nn.Module, images: Tensor) -> Tensor:
 def train_epoch(model, images, labels, optimizer, epoch, recipe) -> tuple[float, float]:
     """Show the images once; return mean loss and accuracy of what was shown.
 
-    In even epochs half of the images are mirrored, in odd ones the other half. Images
-    that fill no batch are left out. Source: Jordan (2024), section 3.6.
+    `images` is uint8 (N, 32, 32, 3) and `labels` int64 (N,), on the CPU. In even
+    epochs half of the images are mirrored, in odd ones the other half. Images that
+    fill no batch are left out. Source: Jordan (2024), section 3.6.
     Taught in chapter 10.
     """
     model.train()
@@ -260,40 +277,49 @@ def fit(
     validation: tuple[Tensor, Tensor] | None = None,
     checkpoint: Path | None = None,
     report: Callable[[str], None] = tqdm.write,
+    about: dict | None = None,
 ) -> list[dict]:
     """Train `model`; return one dictionary an epoch, as helpers.fit does.
 
+    `train` and `validation` are images uint8 (N, 32, 32, 3) and labels int64 (N,), on
+    the CPU. The stem's filters are computed from the first 5,000 training images.
     Where `checkpoint` exists, training goes on from it; it is written after each epoch.
-    Raises ValueError for fewer images than a batch, and TrainingError if the loss is
-    no longer finite, or for a checkpoint of another run.
+    `rate` in a row is that of the filters at the end of the epoch. `about` is what else
+    the run is known again by when it goes on, as JSON.
+    Raises ValueError for fewer images than a batch, TrainingError if a loss or a weight
+    is no longer finite, or for a checkpoint of another run, and OSError if a checkpoint
+    cannot be written.
     """
     images, labels = train
     if len(images) < recipe.batch_size:
         raise ValueError(
-            f"{len(images)} images fill no batch of {recipe.batch_size}: use a smaller "
-            "batch_size"
+            f"{len(images)} images fill no batch of {recipe.batch_size}: train on more "
+            "images, or with a smaller batch_size"
         )
     some = helpers.normalise(images[:5000])
     model.stem.weight.data.copy_(whitening_filters(some))
     model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
-    run = asdict(recipe) | {"images": len(images)}
+    run = asdict(recipe) | {"images": len(images)} | (about or {})
     history = []
     if checkpoint and checkpoint.exists():
         history = helpers.load_checkpoint(checkpoint, model, optimizer, run)
-    for epoch in tqdm(range(len(history), recipe.epochs), unit="epoch"):
+    done = len(history)
+    left = range(done, recipe.epochs)
+    for epoch in tqdm(left, initial=done, total=recipe.epochs, unit="epoch"):
         start = time.perf_counter()
         loss, accuracy = train_epoch(model, images, labels, optimizer, epoch, recipe)
-        seconds = time.perf_counter() - start
-        row = {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy}
-        row["seconds"] = seconds
+        row = {
+            "epoch": epoch + 1,
+            "rate": optimizer.param_groups[0]["lr"],
+            "loss": loss,
+            "accuracy": accuracy,
+            "seconds": time.perf_counter() - start,
+        }
         if validation:
             own = helpers.evaluate(model, *validation)
             row |= {f"validation_{name}": own[name] for name in ("loss", "accuracy")}
-        if not math.isfinite(loss):
-            raise helpers.TrainingError(
-                f"the loss is {loss} in epoch {epoch + 1}: lower the rates"
-            )
+        helpers.check_finite(row, model, recipe.filter_rate)
         history.append(row)
         if checkpoint:
             helpers.save_checkpoint(checkpoint, model, optimizer, run, history)
@@ -307,50 +333,51 @@ def fit(
 def main(arguments: list[str] | None = None) -> None:
     """Train once on all training images, judge once, and write the record."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="Train the fast network on all images and record the run.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=None, help="for the CPU")
-    parser.add_argument("--validation", type=int, default=0, help="images to set aside")
-    parser.add_argument("--name", default="fast", help="of the record")
-    parser.add_argument("--results", type=Path, default=command_line.RUNS)
-    parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="replace a record")
+    command_line.add_common_options(parser)
     options = parser.parse_args(arguments)
-    with command_line.faults_in_a_sentence("fast.py"):
-        run(options, command_line.command(arguments, "fast.py"))
+    files = command_line.Files(options.results, options.name or "fast")
+    with command_line.faults_in_a_sentence("fast.py", files.how_to_go_on):
+        run(options, files, command_line.command(arguments, "fast.py"))
 
 
-def run(options: argparse.Namespace, typed: str) -> None:
+def run(options: argparse.Namespace, files: command_line.Files, typed: str) -> None:
     """Train, judge once on the test set, and write the record with its files."""
+    if torch.distributed.is_torchelastic_launched():
+        raise ValueError("it trains in one process: start it by python, not torchrun")
     helpers.keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = torch.device("cpu")
     bf16 = helpers.bf16_is_fast(device)
     recipe = Recipe(epochs=options.epochs, bf16=bf16, seed=options.seed)
-    files = command_line.Files(options.results, options.name)
     files.refuse_to_lose_work(options)
     torch.manual_seed(recipe.seed)
     model = FastResNet()
     data = cifar10.load_full()
     kept, held_out = command_line.set_aside(data.train, options.validation)
     train, validation, test = map(helpers.to_tensors, (kept, held_out, data.test))
-    machine = command_line.describe_machine(device, recipe)
+    machine = command_line.describe_machine(device, bf16)
     history = fit(
         model,
         train,
         recipe,
         validation if options.validation else None,
         files.checkpoint,
+        about=command_line.repeats_on(machine),
     )
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())  # as they will be kept
     start = time.perf_counter()
-    answers = predict_views(model, test[0]).argmax(dim=1)
+    views = predict_views(model, test[0])
     seconds_views = time.perf_counter() - start
-    right = int((answers == test[1]).sum())
+    right = int((views.argmax(dim=1) == test[1]).sum())
     record = {
         "name": files.name,
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -359,21 +386,22 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "parameters": resnet.count_parameters(model),
         "recipe": asdict(recipe),
         "data": command_line.describe_data(data, train, validation, test),
-        "protocol": "recipe fixed beforehand; test set used once, with the weights of "
-        "the last epoch in half precision, without and with test-time augmentation",
+        "protocol": "test set used once, with the weights of the last epoch in half "
+        "precision, without and with test-time augmentation",
         "machine": machine,
         "seconds": sum(row["seconds"] for row in history),
         "seconds_six_views": seconds_views,
         "weights_precision": "float16",
         "test": helpers.evaluate(model, *test),
         "six_views": {
-            "accuracy": right / len(answers),
+            "accuracy": right / len(views),
             "correct": right,
-            "images": len(answers),
+            "images": len(views),
         },
         "history": history,
     }
-    command_line.write_results(files, record, model, test, validation)
+    others = {"six_views_logits": views}
+    command_line.write_results(files, record, model, test, validation, others)
     print(
         f"test accuracy {record['test']['accuracy']:.2%}, of six views "
         f"{record['six_views']['accuracy']:.2%}, after "

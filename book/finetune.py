@@ -230,9 +230,7 @@ def main() -> None:
     head = nn.Linear(64, len(ANIMALS))
     head.load_state_dict({n: state[f"fc.{n}"].float() for n in ("weight", "bias")})
     device = torch.device("cpu")
-    machine = train.describe_machine(
-        device, helpers.Recipe(1, bf16=helpers.bf16_is_fast(device))
-    )
+    machine = train.describe_machine(device, helpers.bf16_is_fast(device))
 
     partial = train.RUNS / "finetune.json"
     done = json.loads(partial.read_text("utf-8")) if partial.exists() else {}

@@ -178,7 +178,7 @@ class Recipe:
     share of the old average that a step keeps, where weights are averaged; 0 averages
     nothing.
     Raises ValueError for no epochs, empty batches, a warm-up outside (0, 1), an
-    averaging outside [0, 1), or an unknown optimizer.
+    averaging outside [0, 1), a seed outside [0, 2**32), or an unknown optimizer.
     """
 
     epochs: int
@@ -201,6 +201,8 @@ class Recipe:
                 "a recipe needs epochs and batch_size of at least 1 and a warm_up "
                 f"between 0 and 1: {self}"
             )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"a recipe needs a seed from 0 to {2**32 - 1:,}: {self}")
         if self.optimizer not in ("sgd", "adam") or not 0 <= self.averaging < 1:
             raise ValueError(
                 "a recipe needs the optimizer 'sgd' or 'adam', and an averaging of at "
@@ -328,8 +330,9 @@ def fit(
     Where the recipe averages weights, the averages are what is validated, and what
     `model` holds in the end. Of several workers, the first one writes and reports.
     `about` is what else the run is known again by when it goes on, as JSON.
-    Raises TrainingError if a loss is no longer finite, for a checkpoint that cannot
-    be used, or for fewer images than workers in a batch or to validate with.
+    Raises TrainingError if a loss or a weight is no longer finite, for a checkpoint
+    that cannot be used, or for fewer images than workers in a batch or to validate
+    with, and OSError if a checkpoint cannot be written; the last one then remains.
     """
     model.to(memory_format=torch.channels_last)
     in_loop = workers.wrap(model)
@@ -377,15 +380,8 @@ def fit(
             }
             if validation:
                 row |= _validate(judged, validation, workers)
-            for name in ("loss", "validation_loss"):
-                if not math.isfinite(row.get(name, 0)):
-                    first = epoch * steps_an_epoch
-                    raise TrainingError(
-                        f"the {name.replace('_', ' ')} is {row[name]} in epoch "
-                        f"{epoch + 1} at learning rates up to "
-                        f"{max(rates[first : first + steps_an_epoch]):.3g}: lower the "
-                        "rate or lengthen the warm-up"
-                    )
+            first = epoch * steps_an_epoch
+            check_finite(row, saved, max(rates[first : first + steps_an_epoch]))
             history.append(row)
             if workers.rank == 0:
                 if checkpoint:
@@ -395,6 +391,24 @@ def fit(
     if recipe.averaging:
         model.load_state_dict(judged.state_dict())
     return history
+
+
+def check_finite(row: dict, model: nn.Module, rate: float) -> None:
+    """Raise TrainingError where the epoch ended in numbers that are none.
+
+    `row` is what the history will keep of the epoch, `model` holds the weights and
+    running statistics after it, and `rate` was its highest learning rate.
+    """
+    found = {name.replace("_", " "): n for name, n in row.items() if "loss" in name}
+    broken = [f"{name} is {n}" for name, n in found.items() if not math.isfinite(n)]
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            broken.append(f"tensor {name} is not finite")
+    if broken:
+        raise TrainingError(
+            f"the {broken[0]} in epoch {row['epoch']} at learning rates up to "
+            f"{rate:.3g}: lower the rate or lengthen the warm-up"
+        )
 
 
 def _validate(model: nn.Module, images: tuple[Tensor, Tensor], workers: Workers):
@@ -431,14 +445,23 @@ def _line(row: dict, epochs: int) -> str:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a neighbour of `path`, then rename it: a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let `write` make a neighbour of `path`, then rename it: a whole file or none.
+
+    Raises OSError that names `path` and says what to do; what was there is kept.
+    """
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         os.replace(part, path)
+    except (OSError, SafetensorError) as problem:  # safetensors' own for a full disk
+        raise OSError(
+            f"{path} cannot be written ({problem}): make room there; what was in its "
+            "place is kept"
+        ) from problem
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
 
 
 def save_tensors(
@@ -448,10 +471,8 @@ def save_tensors(
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
     def write(part: Path) -> None:
-        try:
-            safetensors.torch.save_file(tensors, part, metadata)
-        except SafetensorError as problem:  # how safetensors reports a full disk
-            raise OSError(f"{path} cannot be written: {problem}") from problem
+        safetensors.torch.save_file(tensors, part, metadata)
+        part.chmod(0o644)  # safetensors lets nobody else read
 
     write_whole(path, write)
 
@@ -530,7 +551,7 @@ def load_checkpoint(
         if made_with.get(key) != value:
             raise TrainingError(
                 f"{path} was made with {key} = {made_with.get(key)}, not {value}: "
-                "use the same recipe, or another name for this run"
+                "use the same settings, or another name for this run"
             )
     weights = {n: t for n, t in tensors.items() if not n.startswith("optimizer.")}
     _fill(saved, weights, path)
@@ -550,8 +571,11 @@ def read_record(name: str) -> dict:
 
 
 def write_record(path: Path, record: dict) -> None:
-    """Write the record of a full run, whole or not at all."""
-    text = json.dumps(record, indent=1) + "\n"
+    """Write the record of a full run, whole or not at all.
+
+    Raises ValueError for numbers that are none, and OSError as `write_whole` does.
+    """
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     write_whole(path, lambda part: part.write_text(text, "utf-8"))
 
 

@@ -12,7 +12,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -33,37 +34,41 @@ RUNS = Path(__file__).parent / "runs"  # not under version control, unlike resul
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; faults end it with one sentence and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse(arguments)
+    files = Files(options.results, options.name or options.model)
     try:
-        with faults_in_a_sentence("train.py"):
-            run(parse(arguments), command(arguments))
+        with faults_in_a_sentence("train.py", files.how_to_go_on):
+            run(options, files, command(arguments))
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
 @contextmanager
-def faults_in_a_sentence(program: str) -> Iterator[None]:
-    """End `program` with one sentence and exit status 1 where it cannot go on."""
+def faults_in_a_sentence(program: str, go_on: Callable[[], str]) -> Iterator[None]:
+    """End `program` with one sentence and exit status 1 where it cannot go on.
+
+    Where it is stopped by Ctrl-C, it ends with status 130 and what `go_on` returns.
+    """
     try:
         yield
     except (RuntimeError, ValueError, OSError) as problem:
         sys.exit(f"{program}: {problem}")
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
-            print("\nStopped: with --resume it goes on after the last whole epoch.")
+            print(f"\nStopped: {go_on()}.")
         sys.exit(130)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the options; each field of helpers.Recipe is one."""
+    """Read the options; each field of helpers.Recipe is one, `bf16` by --precision."""
     parser = argparse.ArgumentParser(
         description="Train a CIFAR ResNet on the full set and record the run.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("model", help="resnet20, resnet56, resnet18, preresnet20, …")
     parser.add_argument(
-        "--shortcut", choices=["A", "B", "none"], help="the family's own"
+        "--shortcut", choices=["A", "B", "none"], help="in place of the family's own"
     )
     parser.add_argument("--stem", default="cifar", choices=["cifar", "imagenet"])
     parser.add_argument(
@@ -80,10 +85,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             )
         else:
             default = 50 if field.name == "epochs" else field.default
-            parser.add_argument(flag, type=field.type, default=default, help=" ")
-    parser.add_argument("--precision", choices=["bfloat16", "float32"], default=None)
-    parser.add_argument("--device", default=None, help="cpu, cuda, mps, …")
-    parser.add_argument("--threads", type=int, default=None, help="for the CPU")
+            parser.add_argument(
+                flag, type=field.type, default=default, help="%(default)s unless given"
+            )
+    parser.add_argument(
+        "--precision",
+        choices=["bfloat16", "float32"],
+        help="bfloat16 where it is fast, unless given",
+    )
+    parser.add_argument("--device", help="cpu, cuda, mps, …; the fastest, unless given")
     parser.add_argument(
         "--sync-norm", action="store_true", help="batch statistics of all workers"
     )
@@ -94,17 +104,29 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--classes", type=int, nargs="+", help="train on some of the ten, by number"
     )
     parser.add_argument("--sample", action="store_true", help="train on the sample")
-    parser.add_argument(
-        "--validation", type=int, default=0, help="training images to set aside"
-    )
-    parser.add_argument("--name", default=None, help="of the record; the model's")
-    parser.add_argument("--results", type=Path, default=RUNS, help="folder")
-    parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="replace a record")
+    add_common_options(parser)
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, typed: str) -> None:
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that fast.py has as well: threads, validation and files."""
+
+    def at_least_one(text: str) -> int:
+        if int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text} is less than 1")
+        return int(text)
+
+    parser.add_argument("--threads", type=at_least_one, help="for the CPU")
+    parser.add_argument(
+        "--validation", type=int, default=0, help="training images to set aside"
+    )
+    parser.add_argument("--name", help="of the record; the model's, unless given")
+    parser.add_argument("--results", type=Path, default=RUNS, help="folder")
+    parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace a record")
+
+
+def run(options: argparse.Namespace, files: "Files", typed: str) -> None:
     """Train, judge once on the test set, and write the record with its files."""
     helpers.keep_freed_memory()
     device = helpers.choose_device(options.device)
@@ -121,7 +143,6 @@ def run(options: argparse.Namespace, typed: str) -> None:
         resnet.without_normalisation(model)
     if options.compile:
         model.compile()
-    files = Files(options.results, options.name or options.model)
     files.refuse_to_lose_work(options)
 
     data = cifar10.load_sample() if options.sample else cifar10.load_full()
@@ -146,7 +167,9 @@ def run(options: argparse.Namespace, typed: str) -> None:
         "sync_norm": team.sync_norm,
         "classes": classes,
     }
-    machine = describe_machine(device, recipe)  # now: the commit may change meanwhile
+    machine = describe_machine(
+        device, recipe.bf16
+    )  # now: the commit may change meanwhile
     history = helpers.fit(
         model,
         train,
@@ -154,7 +177,7 @@ def run(options: argparse.Namespace, typed: str) -> None:
         validation if options.validation else None,
         checkpoint=files.checkpoint,
         workers=team,
-        about=about,
+        about=about | repeats_on(machine),
     )
     if team.rank > 0:
         return
@@ -212,6 +235,7 @@ class Files:
     """Where a run keeps its checkpoint, record, weights and test outputs."""
 
     def __init__(self, folder: Path, name: str):
+        self.folder = folder
         self.name = name
         self.checkpoint = folder / f"{name}.checkpoint"
         self.record = folder / f"{name}.json"
@@ -219,7 +243,7 @@ class Files:
         self.outputs = folder / f"{name}.outputs.safetensors"
 
     def refuse_to_lose_work(self, options: argparse.Namespace) -> None:
-        """Raise ValueError before an old record or checkpoint would be lost."""
+        """Raise ValueError before old work would be lost, or new work find no place."""
         if self.record.exists() and not options.overwrite:
             raise ValueError(
                 f"{self.record} exists: choose another --name, or --overwrite it"
@@ -229,6 +253,21 @@ class Files:
                 f"{self.checkpoint} exists: --resume goes on from it; delete it to "
                 "start anew"
             )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as problem:
+            raise ValueError(
+                f"--results {self.folder}: nothing can be written there "
+                f"({problem.strerror}); choose another folder"
+            ) from problem
+
+    def how_to_go_on(self) -> str:
+        """Return what to do after the run was stopped."""
+        if self.checkpoint.exists():
+            return f"the same command with --resume goes on from {self.checkpoint}"
+        return "no epoch was finished, so start it again"
 
 
 def halve_where_harmless(model: nn.Module, images: torch.Tensor) -> str:
@@ -244,22 +283,30 @@ def halve_where_harmless(model: nn.Module, images: torch.Tensor) -> str:
 
 
 def write_results(
-    files: Files, record: dict, model: nn.Module, test: tuple, validation: tuple
+    files: Files,
+    record: dict,
+    model: nn.Module,
+    test: tuple,
+    validation: tuple,
+    others: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write weights, outputs, and last the record; then drop the checkpoint."""
+    """Write weights, outputs, and last the record; then drop the checkpoint.
+
+    `others` are logits (N, classes) to be kept with those of `test` and `validation`.
+    """
     dtype = getattr(torch, record["weights_precision"])
     weights = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in model.state_dict().items()
     }
-    outputs = {}
+    logits, outputs = dict(others or {}), {}
     for prefix, (images, labels) in (("", test), ("validation_", validation)):
         if len(images):
-            logits = helpers.predict(model, images)
-            # Less the greatest: half precision then tells the first two apart.
-            logits = logits - logits.max(dim=1, keepdim=True).values
-            outputs[f"{prefix}logits"] = logits.half()
+            logits[f"{prefix}logits"] = helpers.predict(model, images)
             outputs[f"{prefix}labels"] = labels.to(torch.uint8)
+    for name, z in logits.items():
+        # Less the greatest: half precision then tells the first two apart.
+        outputs[name] = (z - z.max(dim=1, keepdim=True).values).half()
     helpers.save_tensors(files.weights, weights)
     helpers.save_tensors(files.outputs, outputs)
     helpers.write_record(files.record, record)
@@ -288,14 +335,19 @@ def describe_data(data: cifar10.Cifar10, *parts: tuple) -> dict:
     return known | dict(zip(names, counts))
 
 
-def describe_machine(device: torch.device, recipe: helpers.Recipe) -> dict:
+def repeats_on(machine: dict) -> dict:
+    """Return what must be the same for a run to go on to the same weights."""
+    return {key: machine[key] for key in ("device", "threads")}
+
+
+def describe_machine(device: torch.device, bf16: bool) -> dict:
     """Return what the seconds and the last digits of a run depend on."""
     return {
         "device": device.type,
         "processor": processor_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "precision": "bfloat16 autocast" if recipe.bf16 else "float32",
+        "precision": "bfloat16 autocast" if bf16 else "float32",
         "memory_format": "channels_last",
         "system": platform.system(),
         "versions": {

@@ -24,7 +24,7 @@ INPUTS = {"pixels in [0, 1]": (0.0, 1.0), "standardised": None}
 def main() -> None:
     """Train all runs and write results/mlp.json."""
     data = cifar10.load_full()
-    machine = train.describe_machine(torch.device("cpu"), helpers.Recipe(EPOCHS))
+    machine = train.describe_machine(torch.device("cpu"), bf16=False)
     machine.pop("memory_format")
     runs = []
     for name, scaling in INPUTS.items():

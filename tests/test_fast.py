@@ -25,10 +25,10 @@ def test_whitened_patches_do_not_correlate(sample):
     filters = fast.whitening_filters(x)
     assert torch.equal(filters[12:], -filters[:12])
     answers = torch.nn.functional.conv2d(x, filters[:12]).transpose(0, 1).flatten(1)
-    covariance = answers @ answers.T / answers.shape[1]
-    assert (covariance - torch.diag(covariance.diag())).abs().max() < 1e-3
-    assert covariance.diag().max() < 1.001  # the least ones are held down
-    assert covariance.diag().median() > 0.9
+    products = answers @ answers.T / answers.shape[1]
+    assert (products - torch.diag(products.diag())).abs().max() < 1e-3
+    assert products.diag().max() < 1.001  # the least ones are held down
+    assert products.diag().median() > 0.9
 
 
 def test_training_starts_from_whitened_patches(few):
@@ -162,6 +162,12 @@ def test_rates_fall_to_zero_and_the_stem_stops_learning(few):
     assert torch.allclose(torch.tensor(rates), torch.tensor(expected))
 
 
+def test_each_kind_of_parameter_has_its_momentum():
+    recipe = fast.Recipe(momentum=0.1, filter_momentum=0.2)
+    optimizer = fast.make_optimizer(fast.FastResNet(SMALL), recipe)
+    assert [g["momentum"] for g in optimizer.param_groups] == [0.2, 0.1, 0.1]
+
+
 def test_it_learns(few):
     torch.manual_seed(0)
     recipe = fast.Recipe(epochs=8, batch_size=20, stem_epochs=1)
@@ -194,13 +200,40 @@ def test_run_that_is_cut_off_ends_with_the_same_weights(few, tmp_path):
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_too_few_images_and_a_loss_that_is_no_number_are_named(few):
-    model = fast.FastResNet(SMALL)
+def test_too_few_images_are_named(few):
     with pytest.raises(ValueError, match="200 images fill no batch of 2000"):
-        fast.fit(model, few, fast.Recipe())
-    wild = fast.Recipe(epochs=2, batch_size=40, head_rate=1e30, bias_rate=1e30)
-    with pytest.raises(helpers.TrainingError, match="epoch 1: lower the rates"):
-        fast.fit(model, few, wild, report=lambda line: None)
+        fast.fit(fast.FastResNet(SMALL), few, fast.Recipe())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"head_rate": 0}, {"seed": -1}]
+)
+def test_impossible_recipe_is_refused(wrong):
+    with pytest.raises(ValueError, match="a recipe needs .*: Recipe"):
+        fast.Recipe(**wrong)
+
+
+def test_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(few, tmp_path):
+    recipe = fast.Recipe(epochs=2, batch_size=40, head_rate=1e30, bias_rate=1e30)
+    checkpoint = tmp_path / "run.checkpoint"
+    model = fast.FastResNet(SMALL)
+    optimizer = fast.make_optimizer(model, recipe)
+    run = vars(recipe) | {"images": len(few[0])}
+    first = {"epoch": 1, "loss": 2.3}
+    helpers.save_checkpoint(checkpoint, model, optimizer, run, [first])
+    good = checkpoint.read_bytes()
+    with pytest.raises(helpers.TrainingError, match="in epoch 2 at .* 0.24: lower"):
+        fast.fit(model, few, recipe, checkpoint=checkpoint, report=lambda line: None)
+    assert checkpoint.read_bytes() == good
+
+
+def test_checkpoint_of_another_run_is_refused(few, tmp_path):
+    checkpoint = tmp_path / "run.checkpoint"
+    recipe, model = fast.Recipe(epochs=1, batch_size=40), fast.FastResNet(SMALL)
+    quiet = {"checkpoint": checkpoint, "report": lambda line: None}
+    fast.fit(model, few, recipe, about={"threads": 2}, **quiet)
+    with pytest.raises(helpers.TrainingError, match="made with threads = 2, not 1"):
+        fast.fit(model, few, recipe, about={"threads": 1}, **quiet)
 
 
 def test_command_line_writes_a_record(tmp_path, monkeypatch, sample):
@@ -209,19 +242,53 @@ def test_command_line_writes_a_record(tmp_path, monkeypatch, sample):
     arguments = ["--epochs", "1", "--threads", "2", "--name", "small"]
     fast.main([*arguments, "--results", str(tmp_path)])
     with safe_open(tmp_path / "small.outputs.safetensors", "pt") as outputs:
-        logits, labels = map(outputs.get_tensor, ("logits", "labels"))
+        names = "logits", "labels", "six_views_logits"
+        logits, labels, views = map(outputs.get_tensor, names)
     record = helpers.read_record(tmp_path / "small")
     model = fast.FastResNet()
     helpers.load_weights(model, tmp_path / "small.safetensors")
     again = helpers.predict(model, helpers.to_tensors(sample.test)[0])
     again -= again.max(dim=1, keepdim=True).values
     assert torch.equal(again.half(), logits)
-    right = int((logits.float().argmax(dim=1) == labels).sum())
-    assert record["test"]["correct"] == right
-    assert record["six_views"]["images"] == 1000
+    for z, key in ((logits, "test"), (views, "six_views")):
+        right = int((z.float().argmax(dim=1) == labels).sum())
+        assert record[key]["correct"] == right and record[key]["images"] == 1000
     assert record["command"].startswith("python book/fast.py --epochs 1")
     with pytest.raises(SystemExit, match="exists: choose another --name"):
         fast.main([*arguments, "--results", str(tmp_path)])
+
+
+def test_run_that_ctrl_c_stopped_goes_on(tmp_path, monkeypatch, sample, capsys):
+    monkeypatch.setattr(cifar10, "load_full", lambda: sample)
+    monkeypatch.setattr(fast.FastResNet, "__init__", narrow(fast.FastResNet.__init__))
+    arguments = ["--epochs", "2", "--threads", "1", "--results", str(tmp_path)]
+    train_epoch = fast.train_epoch
+
+    def stopped_in_the_second(model, images, labels, optimizer, epoch, recipe):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return train_epoch(model, images, labels, optimizer, epoch, recipe)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(fast, "train_epoch", stopped_in_the_second)
+        fast.main(arguments)
+    checkpoint = tmp_path / "fast.checkpoint"
+    assert f"with --resume goes on from {checkpoint}." in capsys.readouterr().out
+    fast.main([*arguments, "--resume"])
+    assert len(helpers.read_record(tmp_path / "fast")["history"]) == 2
+    assert not checkpoint.exists()
+
+
+def test_wrong_option_is_one_sentence(tmp_path, monkeypatch):
+    folder = ["--results", str(tmp_path)]
+    with pytest.raises(SystemExit, match="^fast.py: a recipe needs epochs"):
+        fast.main(["--epochs", "0", *folder])
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="^fast.py: it trains in one process"):
+        fast.main(folder)
+    assert list(tmp_path.iterdir()) == []
 
 
 def narrow(build):

@@ -353,6 +353,23 @@ def test_validation_loss_that_is_no_number_stops_the_run(few, tmp_path, monkeypa
     assert not checkpoint.exists()
 
 
+def test_weight_that_is_no_number_after_the_last_step_stops_the_run(few, tmp_path):
+    """Its loss was taken before that step, and is a number still."""
+    train_epoch = helpers.train_epoch
+
+    def poisoned(model, *others):
+        sums = train_epoch(model, *others)
+        model.fc.bias.data[0] = float("inf")
+        return sums
+
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(helpers, "train_epoch", poisoned)
+        with pytest.raises(TrainingError, match="fc.bias is not finite in epoch 1 at"):
+            train(few, checkpoint=checkpoint)
+    assert not checkpoint.exists()
+
+
 def test_absurd_rate_is_stopped(few):
     with pytest.raises(TrainingError, match="in epoch 1 at learning rates .*lower"):
         train(few, Recipe(epochs=1, batch_size=10, peak_rate=1e6))
@@ -366,6 +383,7 @@ def test_absurd_rate_is_stopped(few):
         {"warm_up": 0},
         {"optimizer": "sdg"},
         {"averaging": 1.0},
+        {"seed": -1},
     ],
 )
 def test_impossible_recipe_is_refused(wrong):
@@ -485,7 +503,8 @@ def test_disk_that_is_full_loses_nothing(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert "refused:" in result.stdout and "w.safetensors" in result.stdout
+    assert f"refused: {path} cannot be written (" in result.stdout
+    assert "make room there" in result.stdout
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
     assert path.read_text() == "what was there"
 
@@ -500,6 +519,24 @@ def test_write_whole_leaves_nothing_when_the_writer_fails(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         helpers.write_whole(path, fail)
     assert list(path.parent.iterdir()) == []
+
+
+def test_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file/record.json cannot be written .* room"):
+        helpers.write_record(tmp_path / "file" / "record.json", {})
+
+
+def test_files_can_be_read_by_others(tmp_path):
+    path = tmp_path / "w.safetensors"
+    helpers.save_tensors(path, {"w": torch.ones(1)})
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_record_without_numbers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        helpers.write_record(tmp_path / "run.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_record_is_read(monkeypatch, tmp_path):

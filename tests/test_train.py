@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -195,7 +196,29 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130
-    assert "--resume" in out and "Traceback" not in err
+    assert f"with --resume goes on from {tmp_path / 'run.checkpoint'}." in out
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_before_the_first_checkpoint_says_to_start_again(tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(train, "run", mock.Mock(side_effect=KeyboardInterrupt))
+        train.main([*SMALL, "--results", str(tmp_path)])
+    assert "no epoch was finished, so start it again." in capsys.readouterr().out
+
+
+def test_other_number_of_threads_cannot_go_on(tmp_path):
+    """It would end with other weights, and the record would name one number."""
+    checkpoint = tmp_path / "run.checkpoint"
+    process = start(tmp_path)
+    while not checkpoint.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    _, err = start(tmp_path, "--resume", "--threads", "1").communicate()
+    assert "made with threads = 2, not 1: use the same settings" in err
+    assert checkpoint.exists()
 
 
 def test_long_run_shows_a_bar(tmp_path):
@@ -212,12 +235,34 @@ def test_long_run_shows_a_bar(tmp_path):
         ("resnet8 --sample --classes 2 2", "classes are different numbers from 0 to 9"),
         ("resnet8 --sample --classes 2 10", "classes are different numbers from 0"),
         ("resnet8 --sample --device abacus", "no device 'abacus' here"),
+        ("resnet8 --sample --epochs 0", "a recipe needs epochs"),
     ],
 )
 def test_wrong_option_is_one_sentence(words, message, tmp_path):
     with pytest.raises(SystemExit, match=f"^train.py: {message}"):
         train.main([*words.split(), "--results", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_takes_no_file_is_named_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    words = ["resnet8", "--sample", "--results", str(tmp_path / "file")]
+    with pytest.raises(SystemExit, match="nothing can be written there .* another"):
+        train.main(words)
+
+
+def test_no_threads_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["resnet8", "--threads", "0"])
+    assert "--threads: 0 is less than 1" in capsys.readouterr().err
+
+
+def test_help_tells_defaults_that_inform(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "128 unless given" in out
+    assert "(default:" not in out
 
 
 def test_precision_can_be_chosen():
