@@ -500,6 +500,12 @@ WRONG = {
             return peak * (step + 1) / rise
         return peak * math.cos(math.pi / 2 * (step - rise) / (steps - rise))
         """,
+        """
+        rise = warm_up * steps
+        if step + 1 <= rise:
+            return peak * (step + 1) / int(rise)
+        return peak / 2 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
+        """,
     ],
     "ex-7-2": [
         """
@@ -527,6 +533,17 @@ WRONG = {
         model.train(training)
         return sum(shares) / len(shares)
         """,
+        """
+        training = model.training
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for x, y in batches:
+                right += int((model(x).argmax(dim=1) == y).sum())
+                total += len(y)
+        model.training = training  # its layers stay in evaluation mode
+        return right / total
+        """,
     ],
     "ex-7-3": [
         """
@@ -552,6 +569,11 @@ WRONG = {
             g.clamp_(-limit, limit)  # another direction
         return float(length)
         """,
+        """
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        return float(nn.utils.clip_grad_norm_(model.parameters(), limit))
+        """,
     ],
     "ex-7-4": [
         """
@@ -572,6 +594,20 @@ WRONG = {
         top, left = torch.randint(1 - size, 32, (2,), generator=generator).tolist()
         covered[:, max(top, 0) : top + size, max(left, 0) : left + size] = COLOUR
         return covered  # one place for all
+        """,
+        """
+        covered = images.clone()
+        corners = torch.randint(1 - size, 31, (len(images), 2), generator=generator)
+        for image, (top, left) in zip(covered, corners.tolist()):
+            image[max(top, 0) : top + size, max(left, 0) : left + size] = COLOUR
+        return covered  # never at 31
+        """,
+        """
+        covered = images.clone()
+        corners = torch.randint(2 - size, 32, (len(images), 2), generator=generator)
+        for image, (top, left) in zip(covered, corners.tolist()):
+            image[max(top, 0) : top + size, max(left, 0) : left + size] = COLOUR
+        return covered  # never the first
         """,
     ],
     "ex-8-1": [
@@ -746,6 +782,10 @@ WRONG = {
         k = round((per_image * batch / (2 * latency + 1e-12)) ** 0.5)
         return k  # more than there are
         """,
+        """
+        k = round((per_image * batch / (2 * latency + 1e-12)) ** 0.5)
+        return min(max(k, 1), most)
+        """,
     ],
     "ex-10-2": [
         """
@@ -781,6 +821,22 @@ WRONG = {
             step()
         return repeats * batch_size / max(clock() - start, 1)
         """,
+        """
+        step()
+        for _ in range(repeats):
+            start = clock()
+            step()
+        return batch_size / (clock() - start)  # the last one alone
+        """,
+        """
+        step()
+        rates = []
+        for _ in range(repeats):
+            start = clock()
+            step()
+            rates.append(batch_size / (clock() - start))
+        return max(rates)
+        """,
     ],
     "ex-10-4": [
         """
@@ -794,6 +850,14 @@ WRONG = {
         """
         scores = rng.normal(accuracy, 0.5 / images, size=(searches, recipes))
         return scores.max(axis=1).mean() - accuracy
+        """,
+        """
+        right = rng.binomial(images, accuracy, size=(10_000, recipes))
+        return (right / images).max(axis=1).mean() - accuracy
+        """,
+        """
+        right = np.random.binomial(images, accuracy, size=(searches, recipes))
+        return (right / images).max(axis=1).mean() - accuracy
         """,
     ],
 }
