@@ -36,7 +36,7 @@ class Recipe:
     Source: Jordan (2024), section 3, and Jordan et al. (2024b).
     """
 
-    epochs: int = 10
+    epochs: int = 12
     batch_size: int = 2000
     filter_rate: float = 0.24
     filter_momentum: float = 0.6
