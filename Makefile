@@ -71,8 +71,9 @@ slides: .venv/ready
 full: .venv/ready
 	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 \
 	  --results book/results --overwrite --resume
-	$(BIN)/python book/train.py resnet20 --epochs 50 --seed 1 --threads 1 \
-	  --name resnet20-1 --results book/results --overwrite --resume
+	for seed in 1 2; do $(BIN)/python book/train.py resnet20 --epochs 50 \
+	  --seed $$seed --threads 1 --name resnet20-$$seed \
+	  --results book/results --overwrite --resume || exit 1; done
 	for seed in 0 1 2; do $(BIN)/python book/train.py resnet8 --epochs 10 \
 	  --validation 5000 --seed $$seed --threads 2 --name resnet8-$$seed \
 	  --results book/results --overwrite --resume || exit 1; done

@@ -56,8 +56,7 @@ class Recipe:
                 "a recipe needs epochs and batch_size of at least 1, and rates above "
                 f"0: {self}"
             )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"a recipe needs a seed from 0 to {2**32 - 1:,}: {self}")
+        helpers.check_seed(self)
 
 
 # ---------------------------------------------------------------- the network
@@ -308,14 +307,8 @@ def fit(
     left = range(done, recipe.epochs)
     for epoch in tqdm(left, initial=done, total=recipe.epochs, unit="epoch"):
         start = time.perf_counter()
-        loss, accuracy = train_epoch(model, images, labels, optimizer, epoch, recipe)
-        row = {
-            "epoch": epoch + 1,
-            "rate": optimizer.param_groups[0]["lr"],
-            "loss": loss,
-            "accuracy": accuracy,
-            "seconds": time.perf_counter() - start,
-        }
+        shown = train_epoch(model, images, labels, optimizer, epoch, recipe)
+        row = helpers.describe_epoch(epoch, optimizer, *shown, start)
         if validation:
             own = helpers.evaluate(model, *validation)
             row |= {f"validation_{name}": own[name] for name in ("loss", "accuracy")}
@@ -323,7 +316,7 @@ def fit(
         history.append(row)
         if checkpoint:
             helpers.save_checkpoint(checkpoint, model, optimizer, run, history)
-        report(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  {accuracy:.1%}")
+        report(helpers.epoch_line(row, recipe.epochs))
     return history
 
 
@@ -337,8 +330,9 @@ def main(arguments: list[str] | None = None) -> None:
         description="Train the fast network on all images and record the run.",
         allow_abbrev=False,
     )
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--seed", type=int, default=0)
+    usual = "%(default)s unless given"
+    parser.add_argument("--epochs", type=int, default=Recipe.epochs, help=usual)
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help=usual)
     command_line.add_common_options(parser)
     options = parser.parse_args(arguments)
     files = command_line.Files(options.results, options.name or "fast")

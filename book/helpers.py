@@ -201,13 +201,18 @@ class Recipe:
                 "a recipe needs epochs and batch_size of at least 1 and a warm_up "
                 f"between 0 and 1: {self}"
             )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"a recipe needs a seed from 0 to {2**32 - 1:,}: {self}")
+        check_seed(self)
         if self.optimizer not in ("sgd", "adam") or not 0 <= self.averaging < 1:
             raise ValueError(
                 "a recipe needs the optimizer 'sgd' or 'adam', and an averaging of at "
                 f"least 0 and less than 1: {self}"
             )
+
+
+def check_seed(recipe) -> None:
+    """Raise ValueError where NumPy and PyTorch would not both take `recipe.seed`."""
+    if not 0 <= recipe.seed < 2**32:
+        raise ValueError(f"a recipe needs a seed from 0 to {2**32 - 1:,}: {recipe}")
 
 
 class TrainingError(RuntimeError):
@@ -370,14 +375,7 @@ def fit(
             shares = train_epoch(
                 in_loop, *train, optimizer, remaining, recipe, generator, workers
             )
-            loss, accuracy = workers.add(*shares)
-            row = {
-                "epoch": epoch + 1,
-                "rate": optimizer.param_groups[0]["lr"],
-                "loss": loss,
-                "accuracy": accuracy,
-                "seconds": time.perf_counter() - start,
-            }
+            row = describe_epoch(epoch, optimizer, *workers.add(*shares), start)
             if validation:
                 row |= _validate(judged, validation, workers)
             first = epoch * steps_an_epoch
@@ -386,11 +384,32 @@ def fit(
             if workers.rank == 0:
                 if checkpoint:
                     save_checkpoint(checkpoint, saved, optimizer, run, history)
-                report(_line(row, recipe.epochs))
+                report(epoch_line(row, recipe.epochs))
         next(remaining, None)  # the bar counts a step when the next is asked for
     if recipe.averaging:
         model.load_state_dict(judged.state_dict())
     return history
+
+
+def describe_epoch(
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    loss: float,
+    accuracy: float,
+    start: float,
+) -> dict:
+    """Return what the history keeps of an epoch, counted from 0.
+
+    `loss` and `accuracy` are those of the training images as they were shown; `start`
+    is what time.perf_counter returned before. The rate is the first group's, now.
+    """
+    return {
+        "epoch": epoch + 1,
+        "rate": optimizer.param_groups[0]["lr"],
+        "loss": loss,
+        "accuracy": accuracy,
+        "seconds": time.perf_counter() - start,
+    }
 
 
 def check_finite(row: dict, model: nn.Module, rate: float) -> None:
@@ -433,7 +452,8 @@ def _check_workers(workers: Workers, images: int, batch_size: int, epochs: int) 
         )
 
 
-def _line(row: dict, epochs: int) -> str:
+def epoch_line(row: dict, epochs: int) -> str:
+    """Return what is printed of an epoch, from its row of the history."""
     line = f"epoch {row['epoch']:2}/{epochs}  loss {row['loss']:.3f}"
     line += f"  accuracy {row['accuracy']:6.1%}"
     if "validation_accuracy" in row:

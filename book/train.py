@@ -167,9 +167,7 @@ def run(options: argparse.Namespace, files: "Files", typed: str) -> None:
         "sync_norm": team.sync_norm,
         "classes": classes,
     }
-    machine = describe_machine(
-        device, recipe.bf16
-    )  # now: the commit may change meanwhile
+    machine = describe_machine(device, recipe.bf16)  # now: the commit may change
     history = helpers.fit(
         model,
         train,
@@ -373,15 +371,17 @@ def processor_name(device: torch.device) -> str:
 
 
 def commit() -> str:
-    """Return the commit of the code that runs, with "+" if files were changed."""
+    """Return the commit of the code that runs, with "+" if files were changed.
+
+    New records change nothing that runs, so that several runs can follow each other.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run(
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         )
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, check=True
-        )
+        status = [*git, "status", "--porcelain", "-uno", "--", ":/", ":^results"]
+        changed = subprocess.run(status, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip()[:12] + ("+" if changed.stdout else "")

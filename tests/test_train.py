@@ -77,6 +77,34 @@ def test_record_tells_all_that_the_run_depended_on(finished):
     assert record["seconds"] == pytest.approx(total)
 
 
+def test_commit_is_marked_where_code_changed_but_not_for_new_records(
+    tmp_path, monkeypatch
+):
+    def git(*words):
+        name = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        command = ["git", "-C", tmp_path, *name, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    code, record = tmp_path / "book/train.py", tmp_path / "book/results/run.json"
+    record.parent.mkdir(parents=True)
+    code.write_text("1")
+    record.write_text("1")
+    (tmp_path / "README.md").write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "HEAD")[:12]
+    monkeypatch.setattr(train, "__file__", str(code))
+    record.write_text("2")
+    assert train.commit() == head
+    code.write_text("2")
+    assert train.commit() == head + "+"
+    git("checkout", "book/train.py")
+    (tmp_path / "README.md").write_text("2")
+    assert train.commit() == head + "+"
+
+
 def test_weights_and_outputs_give_the_recorded_accuracy(finished, sample):
     folder, _ = finished
     record = json.loads((folder / "run.json").read_text())
