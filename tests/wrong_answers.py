@@ -99,6 +99,10 @@ WRONG = {
         W = np.array([[1.0, -1.0]])
         return W, np.zeros(2), W.T, np.zeros(1)
         """,
+        """
+        W1, b1 = np.array([[2.0, 1.0]]), np.array([0, 1e5])  # right down to -100,000
+        return W1, b1, np.array([[1.0], [-1.0]]), np.array([1e5])
+        """,
     ],
     "ex-2-4": [
         """
