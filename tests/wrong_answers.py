@@ -281,6 +281,13 @@ WRONG = {
         """
         weights = 0
         for size, stride, padding in layers:
+            n = (n + 2 * padding - size) // stride + 1
+            weights += size**2 * 2 * channels  # in plus out
+        return n, weights
+        """,
+        """
+        weights = 0
+        for size, stride, padding in layers:
             n = -(-(n + 2 * padding - size) // stride) + 1  # rounded up
             weights += size**2 * channels**2
         return n, weights
@@ -336,6 +343,29 @@ WRONG = {
         """,
     ],
     "ex-5-4": [
+        (
+            """
+            body, shortcut, relu = self.layers
+            self.share = 1 - self.drop
+            if self.training:
+                self.share = float(self.generator.random() >= self.drop)
+            y = shortcut.forward(x)
+            if self.share:
+                y = y + self.share * body.forward(x)
+            return relu.forward(y)
+            """,
+            """
+            body, shortcut, relu = self.layers
+            dy = relu.backward(dy)
+            dx = shortcut.backward(dy)
+            if self.share:
+                return dx + body.backward(self.share * dy)
+            for layer in every_layer(self):  # the shortcut's, too
+                if not isinstance(layer, Sequential):
+                    layer.grads = {n: np.zeros_like(p) for n, p in layer.params.items()}
+            return dx
+            """,
+        ),
         (
             """
             body, shortcut, relu = self.layers
