@@ -197,8 +197,8 @@ def make_optimizer(model: FastResNet, recipe: Recipe) -> Muon:
 def view(images: Tensor, top: Tensor, left: Tensor, mirror: Tensor) -> Tensor:
     """Move each image down by -top and right by -left pixels, and mirror some.
 
-    `images` is uint8 (N, 32, 32, 3), on the CPU; `top`, `left` (int64) and `mirror`
-    (bool) have the shape (N,). The border shows what lies inside it, reflected.
+    `images` is uint8 (N, 32, 32, 3); `top`, `left` (int64) and `mirror` (bool) have
+    the shape (N,), on the CPU. The border shows what lies inside it, reflected.
     Taught in chapter 10.
     """
 
@@ -235,9 +235,9 @@ def predict_views(model: nn.Module, images: Tensor) -> Tensor:
 def train_epoch(model, images, labels, optimizer, epoch, recipe) -> tuple[float, float]:
     """Show the images once; return mean loss and accuracy of what was shown.
 
-    `images` is uint8 (N, 32, 32, 3) and `labels` int64 (N,), on the CPU. In even
-    epochs half of the images are mirrored, in odd ones the other half. Images that
-    fill no batch are left out. Source: Jordan (2024), section 3.6.
+    `images` is uint8 (N, 32, 32, 3) and `labels` int64 (N,). In even epochs half of
+    the images are mirrored, in odd ones the other half. Images that fill no batch are
+    left out. Source: Jordan (2024), section 3.6.
     Taught in chapter 10.
     """
     model.train()
@@ -281,7 +281,7 @@ def fit(
     """Train `model`; return one dictionary an epoch, as helpers.fit does.
 
     `train` and `validation` are images uint8 (N, 32, 32, 3) and labels int64 (N,), on
-    the CPU. The stem's filters are computed from the first 5,000 training images.
+    the model's device. The stem's filters are computed from the first 5,000 images.
     Where `checkpoint` exists, training goes on from it; it is written after each epoch.
     `rate` in a row is that of the filters at the end of the epoch. `about` is what else
     the run is known again by when it goes on, as JSON.
@@ -347,15 +347,16 @@ def run(options: argparse.Namespace, files: command_line.Files, typed: str) -> N
     helpers.keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    device = torch.device("cpu")
-    bf16 = helpers.bf16_is_fast(device)
+    device = helpers.choose_device(options.device)
+    bf16 = command_line.in_bf16(options, device)
     recipe = Recipe(epochs=options.epochs, bf16=bf16, seed=options.seed)
     files.refuse_to_lose_work(options)
     torch.manual_seed(recipe.seed)
-    model = FastResNet()
+    model = FastResNet().to(device)
     data = cifar10.load_full()
     kept, held_out = command_line.set_aside(data.train, options.validation)
-    train, validation, test = map(helpers.to_tensors, (kept, held_out, data.test))
+    parts = kept, held_out, data.test
+    train, validation, test = (helpers.to_tensors(part, device) for part in parts)
     machine = command_line.describe_machine(device, bf16)
     history = fit(
         model,
@@ -370,8 +371,8 @@ def run(options: argparse.Namespace, files: command_line.Files, typed: str) -> N
             tensor.copy_(tensor.half())  # as they will be kept
     start = time.perf_counter()
     views = predict_views(model, test[0])
+    right = int((views.argmax(dim=1) == test[1]).sum())  # waits for an accelerator
     seconds_views = time.perf_counter() - start
-    right = int((views.argmax(dim=1) == test[1]).sum())
     record = {
         "name": files.name,
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -89,12 +89,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                 flag, type=field.type, default=default, help="%(default)s unless given"
             )
     parser.add_argument(
-        "--precision",
-        choices=["bfloat16", "float32"],
-        help="bfloat16 where it is fast, unless given",
-    )
-    parser.add_argument("--device", help="cpu, cuda, mps, …; the fastest, unless given")
-    parser.add_argument(
         "--sync-norm", action="store_true", help="batch statistics of all workers"
     )
     parser.add_argument(
@@ -109,13 +103,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that fast.py has as well: threads, validation and files."""
+    """Add the options that fast.py has as well: machine, validation and files."""
 
     def at_least_one(text: str) -> int:
         if int(text) < 1:
             raise argparse.ArgumentTypeError(f"{text} is less than 1")
         return int(text)
 
+    parser.add_argument(
+        "--precision",
+        choices=["bfloat16", "float32"],
+        help="bfloat16 where it is fast, unless given",
+    )
+    parser.add_argument("--device", help="cpu, cuda, mps, …; the fastest, unless given")
     parser.add_argument("--threads", type=at_least_one, help="for the CPU")
     parser.add_argument(
         "--validation", type=int, default=0, help="training images to set aside"
@@ -220,13 +220,16 @@ def set_aside(part: cifar10.Images, count: int) -> tuple[cifar10.Images, ...]:
 
 
 def make_recipe(options: argparse.Namespace, device: torch.device) -> helpers.Recipe:
-    """Turn the options into a recipe; bfloat16 where it is fast, unless they say."""
+    """Turn the options into a recipe."""
     values = {f.name: getattr(options, f.name, None) for f in fields(helpers.Recipe)}
+    return helpers.Recipe(**values | {"bf16": in_bf16(options, device)})
+
+
+def in_bf16(options: argparse.Namespace, device: torch.device) -> bool:
+    """Tell whether to compute in bfloat16: where it is fast, unless the options say."""
     if options.precision:
-        values["bf16"] = options.precision == "bfloat16"
-    else:
-        values["bf16"] = helpers.bf16_is_fast(device)
-    return helpers.Recipe(**values)
+        return options.precision == "bfloat16"
+    return helpers.bf16_is_fast(device)
 
 
 class Files:

@@ -239,7 +239,8 @@ def test_checkpoint_of_another_run_is_refused(few, tmp_path):
 def test_command_line_writes_a_record(tmp_path, monkeypatch, sample):
     monkeypatch.setattr(cifar10, "load_full", lambda: sample)
     monkeypatch.setattr(fast.FastResNet, "__init__", narrow(fast.FastResNet.__init__))
-    arguments = ["--epochs", "1", "--threads", "2", "--name", "small"]
+    arguments = ["--epochs", "1", "--device", "cpu", "--name", "small"]
+    arguments += ["--threads", "2", "--precision", "float32"]
     fast.main([*arguments, "--results", str(tmp_path)])
     with safe_open(tmp_path / "small.outputs.safetensors", "pt") as outputs:
         names = "logits", "labels", "six_views_logits"
@@ -254,6 +255,8 @@ def test_command_line_writes_a_record(tmp_path, monkeypatch, sample):
         right = int((z.float().argmax(dim=1) == labels).sum())
         assert record[key]["correct"] == right and record[key]["images"] == 1000
     assert record["command"].startswith("python book/fast.py --epochs 1")
+    assert record["recipe"]["bf16"] is False
+    assert record["machine"]["precision"] == "float32"
     with pytest.raises(SystemExit, match="exists: choose another --name"):
         fast.main([*arguments, "--results", str(tmp_path)])
 
@@ -261,7 +264,7 @@ def test_command_line_writes_a_record(tmp_path, monkeypatch, sample):
 def test_run_that_ctrl_c_stopped_goes_on(tmp_path, monkeypatch, sample, capsys):
     monkeypatch.setattr(cifar10, "load_full", lambda: sample)
     monkeypatch.setattr(fast.FastResNet, "__init__", narrow(fast.FastResNet.__init__))
-    arguments = ["--epochs", "2", "--threads", "1", "--results", str(tmp_path)]
+    arguments = ["--epochs", "2", "--device", "cpu", "--results", str(tmp_path)]
     train_epoch = fast.train_epoch
 
     def stopped_in_the_second(model, images, labels, optimizer, epoch, recipe):
@@ -283,6 +286,8 @@ def test_wrong_option_is_one_sentence(tmp_path, monkeypatch):
     folder = ["--results", str(tmp_path)]
     with pytest.raises(SystemExit, match="^fast.py: a recipe needs epochs"):
         fast.main(["--epochs", "0", *folder])
+    with pytest.raises(SystemExit, match="^fast.py: no device 'abacus' here: use cpu"):
+        fast.main(["--device", "abacus", *folder])
     monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
     monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
