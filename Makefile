@@ -8,20 +8,22 @@
 #   make class     make an nbgrader course: the exercises for students and instructor
 #   make grade     grade what students handed in: make grade SUBMISSIONS=folder
 #   make slides    make slides of the chapters
-#   make full      make the recorded runs again (over twelve hours on two cores)
+#   make full      make the recorded runs of a processor again (over fourteen hours)
+#   make gpu       make those of a GPU again (a quarter of an hour on a large one)
 
 PYTHON ?= python3
 BIN := .venv/bin
 SITE := _build/html/index.html
 NAME := residual-networks-executed
 COURSE := _build/class
+FIND_GPU := $(BIN)/python -c "import sys, torch; sys.exit(not torch.accelerator.is_available())"
 BROWSER := $(addprefix tests/test_,pages.py site.py slides.py launch.py)
 SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
              -not -path '*/__pycache__/*' -not -path 'book/runs/*' \
              -not -path '* *' -not -name '*.checkpoint' -not -name '*.part')
 
 .DELETE_ON_ERROR:
-.PHONY: book test lint unit notebooks site zip lab outputs class grade slides full moved
+.PHONY: book test lint unit notebooks site zip lab outputs class grade slides full gpu moved
 
 book: $(SITE)
 	@echo "The book lies in _build/html/index.html"
@@ -69,11 +71,14 @@ slides: .venv/ready
 	$(BIN)/python book/_tools/slides.py _build/slides
 
 full: .venv/ready
+	@$(FIND_GPU) && { echo "These runs were made without a GPU: hide it first."; exit 1; } || true
 	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 \
 	  --results book/results --overwrite --resume
 	for seed in 1 2; do $(BIN)/python book/train.py resnet20 --epochs 50 \
 	  --seed $$seed --threads 1 --name resnet20-$$seed \
 	  --results book/results --overwrite --resume || exit 1; done
+	$(BIN)/python book/train.py resnet56 --epochs 50 --threads 2 --name resnet56 \
+	  --results book/results --overwrite --resume
 	for seed in 0 1 2; do $(BIN)/python book/train.py resnet8 --epochs 10 \
 	  --validation 5000 --seed $$seed --threads 2 --name resnet8-$$seed \
 	  --results book/results --overwrite --resume || exit 1; done
@@ -103,6 +108,21 @@ full: .venv/ready
 	$(BIN)/python book/baselines.py
 	$(BIN)/python book/benchmark.py --rounds 2 --results book/results
 	$(BIN)/python book/_tools/pictures.py
+
+gpu: .venv/ready
+	@$(FIND_GPU) || { echo "PyTorch finds no GPU here."; exit 1; }
+	for seed in 3 4; do $(BIN)/python book/train.py resnet20 --epochs 50 \
+	  --seed $$seed --precision bfloat16 --name resnet20-$$seed \
+	  --results book/results --overwrite --resume || exit 1; done
+	$(BIN)/python book/train.py resnet18 --epochs 50 --precision bfloat16 \
+	  --name resnet18 --results book/results --overwrite --resume
+	$(BIN)/python book/fast.py --seed 0 --precision bfloat16 --name fast-gpu \
+	  --results book/results --overwrite --resume
+	for seed in 1 2; do $(BIN)/python book/fast.py --seed $$seed \
+	  --precision bfloat16 --name fast-gpu-$$seed \
+	  --results book/results --overwrite --resume || exit 1; done
+	cd book/results && rm resnet18.safetensors fast-gpu.safetensors \
+	  fast-gpu-1.safetensors fast-gpu-2.safetensors  # too large to be kept
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
 $(SITE): .venv/ready $(wildcard .venv/verified) $(SOURCES)

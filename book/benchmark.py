@@ -2,9 +2,9 @@
 
     python benchmark.py
 
-Every number is taken in a process of its own, in rounds, so that a change of the
-machine's load meets all of them. Here live measurements only; the loop that is
-measured is that of helpers.
+The loops are timed in processes of their own, in rounds, so that a change of the
+machine's load meets all of them; the rest is measured once, after them. Here live
+measurements only; the loop that is measured is that of helpers.
 """
 
 import argparse

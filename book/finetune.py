@@ -164,7 +164,7 @@ def features(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """
     model.eval()
     with torch.no_grad():
-        h = F.relu(model.bn1(model.conv1(helpers.normalise(images))))
+        h = model.pool(F.relu(model.bn1(model.conv1(helpers.normalise(images)))))
         found = {"stem": h}
         for name in model.stages:
             found[name] = h = model.get_submodule(name)(h)

@@ -726,6 +726,14 @@ WRONG = {
                 total = total + ((p.detach() - start) ** 2).sum()  # no gradient
         return (strength / 2 * total).requires_grad_()
         """,
+        """
+        total = torch.zeros(())
+        for name, p in model.named_parameters():
+            if p.requires_grad and p.ndim > 1:  # no biases
+                start = 0 if name.startswith("fc.") else state[name]
+                total = total + ((p - start) ** 2).sum()
+        return strength / 2 * total
+        """,
     ],
     "ex-9-1": [
         "return recalls.mean()  # as if all classes were equally large",
@@ -800,6 +808,14 @@ WRONG = {
             places = generator.integers(0, len(right), len(right))
             values.append(differences[places].mean())
         return tuple(np.percentile(values, [25, 75]))  # the middle half
+        """,
+        """
+        differences = right.astype(float) - other
+        values = []
+        for _ in range(repeats):
+            places = generator.integers(0, len(right), len(right))
+            values.append(differences[places].mean())
+        return tuple(np.percentile(values, [5, 95]))  # 90 % of them
         """,
     ],
     "ex-10-1": [
