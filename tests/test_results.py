@@ -113,7 +113,10 @@ def test_weights_give_the_recorded_accuracy_to_the_image(name, full):
     helpers.load_weights(model, helpers.RESULTS / f"{name}.safetensors")
     images, labels = helpers.to_tensors(cifar10.only(full.test, classes))
     logits = helpers.predict(model, images)
-    assert (logits.argmax(dim=1) == labels).sum() == record["test"]["correct"]
+    right = int((logits.argmax(dim=1) == labels).sum())
+    # A GPU rounds what convolutions multiply: an image near a border may change sides.
+    slack = 0 if record["machine"]["device"] == "cpu" else 2
+    assert abs(right - record["test"]["correct"]) <= slack
 
     outputs, _ = helpers.load_tensors(helpers.RESULTS / f"{name}.outputs.safetensors")
     steps = record["data"]["train_images"] / record["recipe"]["batch_size"]
