@@ -71,7 +71,7 @@ slides: .venv/ready
 	$(BIN)/python book/_tools/slides.py _build/slides
 
 full: .venv/ready
-	@$(FIND_GPU) && { echo "These runs were made without a GPU: hide it first."; exit 1; } || true
+	@! $(FIND_GPU) || { echo "These runs were made without a GPU: hide it first."; exit 1; }
 	$(BIN)/python book/train.py resnet20 --epochs 50 --threads 2 \
 	  --results book/results --overwrite --resume
 	for seed in 1 2; do $(BIN)/python book/train.py resnet20 --epochs 50 \

@@ -181,9 +181,11 @@ def test_every_image_is_used_before_one_is_used_again(state, vehicles, monkeypat
     assert len(torch.unique(used, dim=0)) == len(used) == 60
 
 
-def test_features_are_those_of_the_network(state):
-    model = resnet.build_model("resnet20", classes=6)
-    model.load_state_dict(state)
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_features_are_those_of_the_network(state, stem):
+    model = resnet.build_model("resnet20", classes=6, stem=stem)
+    if stem == "cifar":
+        model.load_state_dict(state)
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     found = finetune.features(model, images)
     sizes = [found[name].shape[1] for name in found]

