@@ -22,13 +22,13 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BOOK))
 
+import cifar10  # noqa: E402
 import packages  # noqa: E402
+import resnet  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-import cifar10  # noqa: E402
 import helpers  # noqa: E402
-import resnet  # noqa: E402
 
 RECORD = "resnet20"
 RUNTIME = "onnxruntime-web@1.30.0"

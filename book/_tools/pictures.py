@@ -14,10 +14,10 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BOOK))
 
+import cifar10  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
 import torch  # noqa: E402
 
-import cifar10  # noqa: E402
 import helpers  # noqa: E402
 
 FOLDER = BOOK / "_static"

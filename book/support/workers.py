@@ -1,10 +1,11 @@
 """Training shared by several processes, which torchrun starts, one a GPU or core.
 
-Here live a worker's place among the others and what they add up. The loop itself is
-helpers.train_epoch; alone, a worker changes nothing in it.
+Here live a worker's place among the others, its share of each batch, and what they
+average. The loop itself knows nothing of workers: they stand around it.
 """
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,8 +45,28 @@ class Workers:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
-    def add(self, *numbers: float) -> list[float]:
-        """Return the sums of `numbers` over all workers, the same for each of them."""
+    def share(
+        self, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this worker's images and labels of each batch."""
+        for x, y in batches:
+            yield x[self.rank :: self.count], y[self.rank :: self.count]
+
+    def check_batches(self, images: int, batch_size: int) -> None:
+        """Raise ValueError unless each batch of an epoch divides among the workers.
+
+        Then each worker's gradient counts as much as another's.
+        """
+        for size in (min(batch_size, images), images % batch_size):
+            if size % self.count:
+                raise ValueError(
+                    f"a batch of {size} images does not divide among {self.count} "
+                    f"workers: {images:,} images in batches of {batch_size} need "
+                    "another number of workers, or another --batch-size"
+                )
+
+    def mean(self, *numbers: float) -> list[float]:
+        """Return the means of `numbers` over all workers, the same for each of them."""
         if self.count == 1:
             return list(numbers)
         device = torch.accelerator.current_accelerator()
@@ -53,7 +74,7 @@ class Workers:
             device = "cpu"
         total = torch.tensor(numbers, dtype=torch.float64, device=device)
         dist.all_reduce(total)
-        return total.tolist()
+        return (total / self.count).tolist()
 
 
 ALONE = Workers()

@@ -1,7 +1,7 @@
 """Residual networks in PyTorch: the families of He et al. (2016) and two variations.
 
 Here live the blocks, the networks and their names.
-Data, training and files live elsewhere: nothing here knows what an epoch is.
+How they are trained stands in training.py, where the weights are kept in support/.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The network in NumPy: layers, losses, optimisers, and the check of their gradients.
 
 A layer has forward(x), backward(dy), and the dictionaries params and grads.
-PyTorch appears nowhere here; data, plots and files live in helpers.py.
+PyTorch appears nowhere here, and neither do images, plots or files.
 """
 
 from collections.abc import Iterator
@@ -293,6 +293,21 @@ def run_epoch(
         model.backward(loss.backward())
         optimiser.step()
     return total / len(x)
+
+
+def softmax_regression(
+    x: Array, labels: Array, epochs: int, generator: np.random.Generator
+) -> Linear:
+    """Train one linear layer from x (N, D) to ten scores, from weights of zero.
+
+    Taught in chapter 1.
+    """
+    model = Linear(x.shape[1], 10, generator, x.dtype)
+    model.params["W"][:] = 0
+    optimiser = SGD(model, rate=0.001, weight_decay=0.1)
+    for _ in range(epochs):
+        run_epoch(model, optimiser, x, labels, 64, generator)
+    return model
 
 
 # ---------------------------------------------------------------- images

@@ -1,7 +1,7 @@
 """How a classifier is judged: counts, shares, intervals, and how sure it is.
 
 All functions take NumPy arrays of recorded answers; nothing here runs a network.
-Networks and their outputs come from resnet.py and helpers.py.
+Networks come from resnet.py, and recorded answers from results/.
 """
 
 from collections.abc import Callable

@@ -1,38 +1,24 @@
-"""A fast residual network, which learns CIFAR-10 in minutes, and its recorded runs.
+"""Chapter 10: a fast residual network, which learns CIFAR-10 in minutes.
 
-    python book/fast.py --seed 0 --threads 2 --name fast-0
-
-Here live the network, its optimizer, its pictures and its loop, which chapter 10
-teaches. The ideas are those of Jordan (2024) and Jordan et al. (2024b), with settings
-from the first author's published programs; the shortcuts are ours.
+Here live the network, its optimizer, its pictures and its loop. The ideas are those of
+Jordan (2024) and Jordan et al. (2024b), with settings from the first author's published
+programs; the shortcuts are ours. Its recorded runs are made by runs/fast.py.
 """
 
-import argparse
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-import cifar10
-import helpers
-import resnet
-import train as command_line
+from taught.training import normalise, predict
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FastRecipe:
     """How the network is trained; the rates fall to zero in a straight line.
 
     The loss is the sum over the batch, to which the rates of biases and head belong.
-    Raises ValueError for no epochs, empty batches, rates that are not positive, or a
-    seed outside [0, 2**32).
     Source: Jordan (2024), section 3, and Jordan et al. (2024b).
     """
 
@@ -46,17 +32,7 @@ class Recipe:
     decay: float = 0.004  # of biases and head, a step at the full rate
     label_smoothing: float = 0.2
     stem_epochs: int = 3  # in which the stem's bias learns
-    bf16: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        rates = self.filter_rate, self.bias_rate, self.head_rate
-        if self.epochs < 1 or self.batch_size < 1 or min(rates) <= 0:
-            raise ValueError(
-                "a recipe needs epochs and batch_size of at least 1, and rates above "
-                f"0: {self}"
-            )
-        helpers.check_seed(self)
 
 
 # ---------------------------------------------------------------- the network
@@ -170,7 +146,7 @@ class Muon(torch.optim.Optimizer):
                 p.sub_(group["lr"] * move)
 
 
-def make_optimizer(model: FastResNet, recipe: Recipe) -> Muon:
+def make_optimizer(model: FastResNet, recipe: FastRecipe) -> Muon:
     """Give each kind of parameter its rate, momentum and decay.
 
     Filters, biases and the head make the groups, in this order; `peak` is the rate
@@ -194,7 +170,9 @@ def make_optimizer(model: FastResNet, recipe: Recipe) -> Muon:
 # ---------------------------------------------------------------- pictures
 
 
-def view(images: Tensor, top: Tensor, left: Tensor, mirror: Tensor) -> Tensor:
+def shift_and_mirror(
+    images: Tensor, top: Tensor, left: Tensor, mirror: Tensor
+) -> Tensor:
     """Move each image down by -top and right by -left pixels, and mirror some.
 
     `images` is uint8 (N, 32, 32, 3); `top`, `left` (int64) and `mirror` (bool) have
@@ -224,15 +202,22 @@ def predict_views(model: nn.Module, images: Tensor) -> Tensor:
         places = torch.full((len(images),), move)
         for mirrored in (False, True):
             flags = torch.full((len(images),), mirrored)
-            seen = view(images, places, places, flags)
-            total += share / 2 * helpers.predict(model, seen)
+            seen = shift_and_mirror(images, places, places, flags)
+            total += share / 2 * predict(model, seen)
     return total
 
 
-# ---------------------------------------------------------------- training
+# ---------------------------------------------------------------- the loop
 
 
-def train_epoch(model, images, labels, optimizer, epoch, recipe) -> tuple[float, float]:
+def train_fast_epoch(
+    model: FastResNet,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    recipe: FastRecipe,
+    epoch: int,
+) -> tuple[float, float]:
     """Show the images once; return mean loss and accuracy of what was shown.
 
     `images` is uint8 (N, 32, 32, 3) and `labels` int64 (N,). In even epochs half of
@@ -251,11 +236,10 @@ def train_epoch(model, images, labels, optimizer, epoch, recipe) -> tuple[float,
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * (1 - step / (recipe.epochs * len(batches)))
         top, left = torch.randint(-2, 3, (2, size), generator=generator)
-        seen = view(images[batch], top, left, coins[batch] ^ bool(epoch % 2))
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bf16):
-            logits = model(helpers.normalise(seen))
+        mirror = coins[batch] ^ bool(epoch % 2)
+        logits = model(normalise(shift_and_mirror(images[batch], top, left, mirror)))
         loss = F.cross_entropy(
-            logits.float(),
+            logits,
             labels[batch],
             label_smoothing=recipe.label_smoothing,
             reduction="sum",
@@ -267,142 +251,3 @@ def train_epoch(model, images, labels, optimizer, epoch, recipe) -> tuple[float,
         correct += (logits.argmax(dim=1) == labels[batch]).sum()
     shown = len(batches) * size
     return float(loss_sum / shown), float(correct / shown)
-
-
-def fit(
-    model: FastResNet,
-    train: tuple[Tensor, Tensor],
-    recipe: Recipe,
-    validation: tuple[Tensor, Tensor] | None = None,
-    checkpoint: Path | None = None,
-    report: Callable[[str], None] = tqdm.write,
-    about: dict | None = None,
-) -> list[dict]:
-    """Train `model`; return one dictionary an epoch, as helpers.fit does.
-
-    `train` and `validation` are images uint8 (N, 32, 32, 3) and labels int64 (N,), on
-    the model's device. The stem's filters are computed from the first 5,000 images.
-    Where `checkpoint` exists, training goes on from it; it is written after each epoch.
-    `rate` in a row is that of the filters at the end of the epoch. `about` is what else
-    the run is known again by when it goes on, as JSON.
-    Raises ValueError for fewer images than a batch, TrainingError if a loss or a weight
-    is no longer finite, or for a checkpoint of another run, and OSError if a checkpoint
-    cannot be written.
-    """
-    images, labels = train
-    if len(images) < recipe.batch_size:
-        raise ValueError(
-            f"{len(images)} images fill no batch of {recipe.batch_size}: train on more "
-            "images, or with a smaller batch_size"
-        )
-    some = helpers.normalise(images[:5000])
-    model.stem.weight.data.copy_(whitening_filters(some))
-    model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, recipe)
-    run = asdict(recipe) | {"images": len(images)} | (about or {})
-    history = []
-    if checkpoint and checkpoint.exists():
-        history = helpers.load_checkpoint(checkpoint, model, optimizer, run)
-    done = len(history)
-    left = range(done, recipe.epochs)
-    for epoch in tqdm(left, initial=done, total=recipe.epochs, unit="epoch"):
-        start = time.perf_counter()
-        shown = train_epoch(model, images, labels, optimizer, epoch, recipe)
-        row = helpers.describe_epoch(epoch, optimizer, *shown, start)
-        if validation:
-            own = helpers.evaluate(model, *validation)
-            row |= {f"validation_{name}": own[name] for name in ("loss", "accuracy")}
-        helpers.check_finite(row, model, recipe.filter_rate)
-        history.append(row)
-        if checkpoint:
-            helpers.save_checkpoint(checkpoint, model, optimizer, run, history)
-        report(helpers.epoch_line(row, recipe.epochs))
-    return history
-
-
-# ---------------------------------------------------------------- recorded runs
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Train once on all training images, judge once, and write the record."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description="Train the fast network on all images and record the run.",
-        allow_abbrev=False,
-    )
-    usual = "%(default)s unless given"
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs, help=usual)
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help=usual)
-    command_line.add_common_options(parser)
-    options = parser.parse_args(arguments)
-    files = command_line.Files(options.results, options.name or "fast")
-    with command_line.faults_in_a_sentence("fast.py", files.how_to_go_on):
-        run(options, files, command_line.command(arguments, "fast.py"))
-
-
-def run(options: argparse.Namespace, files: command_line.Files, typed: str) -> None:
-    """Train, judge once on the test set, and write the record with its files."""
-    if torch.distributed.is_torchelastic_launched():
-        raise ValueError("it trains in one process: start it by python, not torchrun")
-    helpers.keep_freed_memory()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    device = helpers.choose_device(options.device)
-    bf16 = command_line.in_bf16(options, device)
-    recipe = Recipe(epochs=options.epochs, bf16=bf16, seed=options.seed)
-    files.refuse_to_lose_work(options)
-    torch.manual_seed(recipe.seed)
-    model = FastResNet().to(device)
-    data = cifar10.load_full()
-    kept, held_out = command_line.set_aside(data.train, options.validation)
-    parts = kept, held_out, data.test
-    train, validation, test = (helpers.to_tensors(part, device) for part in parts)
-    machine = command_line.describe_machine(device, bf16)
-    history = fit(
-        model,
-        train,
-        recipe,
-        validation if options.validation else None,
-        files.checkpoint,
-        about=command_line.repeats_on(machine),
-    )
-    for tensor in model.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(tensor.half())  # as they will be kept
-    start = time.perf_counter()
-    views = predict_views(model, test[0])
-    right = int((views.argmax(dim=1) == test[1]).sum())  # waits for an accelerator
-    seconds_views = time.perf_counter() - start
-    record = {
-        "name": files.name,
-        "made": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": typed,
-        "model": "fast",
-        "parameters": resnet.count_parameters(model),
-        "recipe": asdict(recipe),
-        "data": command_line.describe_data(data, train, validation, test),
-        "protocol": "test set used once, with the weights of the last epoch in half "
-        "precision, without and with test-time augmentation",
-        "machine": machine,
-        "seconds": sum(row["seconds"] for row in history),
-        "seconds_six_views": seconds_views,
-        "weights_precision": "float16",
-        "test": helpers.evaluate(model, *test),
-        "six_views": {
-            "accuracy": right / len(views),
-            "correct": right,
-            "images": len(views),
-        },
-        "history": history,
-    }
-    others = {"six_views_logits": views}
-    command_line.write_results(files, record, model, test, validation, others)
-    print(
-        f"test accuracy {record['test']['accuracy']:.2%}, of six views "
-        f"{record['six_views']['accuracy']:.2%}, after "
-        f"{record['seconds'] / 60:.1f} minutes; record in {files.record}"
-    )
-
-
-if __name__ == "__main__":
-    main()
