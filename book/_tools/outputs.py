@@ -2,8 +2,9 @@
 
     python book/_tools/outputs.py [--all] [NOTEBOOK ...]
 
-Outputs are stale when they, a code cell, a module, the sample or a record have changed
-since they were made: their common checksum is kept in the notebook's metadata.
+Outputs are stale when they, a code cell, or a file of the book that the notebook reads
+(a module, a record, the sample) have changed since they were made. The notebook's
+metadata keep the names of these files and the checksum of it all.
 """
 
 import argparse
@@ -12,8 +13,11 @@ import base64
 import hashlib
 import io
 import json
+import math
 import os
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -27,9 +31,12 @@ from nbclient.exceptions import (
 from PIL import Image
 
 BOOK = Path(__file__).resolve().parent.parent
+WATCH = Path(__file__).with_name("watch.py")
 sys.path.insert(0, str(BOOK))
 
-import helpers  # noqa: E402
+import facts  # noqa: E402
+
+from support.files import write_whole  # noqa: E402
 
 
 def main() -> None:
@@ -49,12 +56,14 @@ def main() -> None:
             print(f"{path.name}: fresh")
             continue
         print(f"{path.name}: running", flush=True)
+        start = time.perf_counter()
         try:
             after = execute(before, path.resolve().parent)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
             print(f"{path.name}: left as it was, a cell failed\n{problem}")
             failed = True
             continue
+        keep_seconds(after, time.perf_counter() - start)
         if path.read_bytes() != bytes_before:
             print(f"{path.name}: left as it is, it was edited meanwhile")
             failed = True
@@ -62,13 +71,18 @@ def main() -> None:
         keep_equal_pictures(before, after)
         after.metadata["made_from"] = checksum(after)
         write(after, path)
+    for path in facts.refresh():
+        print(f"{path.name}: brought up to date")
     sys.exit(failed)
 
 
 def notebooks() -> list[Path]:
-    """Return the chapters and exercises in the order of their names."""
-    found = [*BOOK.glob("*.ipynb"), *BOOK.glob("exercises/*.ipynb")]
-    return sorted(found)
+    """Return the chapters, exercises and appendices in the order of their names."""
+    return sorted(
+        path
+        for folder in ("", "exercises", "appendix")
+        for path in (BOOK / folder).glob("*.ipynb")
+    )
 
 
 def checksum(notebook: nbformat.NotebookNode) -> str:
@@ -78,26 +92,33 @@ def checksum(notebook: nbformat.NotebookNode) -> str:
         if cell.cell_type == "code":
             shown = [cell.source, cell.execution_count, cell.outputs]
             sha.update(json.dumps(shown, sort_keys=True).encode())
-    for module in sorted(BOOK.glob("*.py")):
-        sha.update(ast.dump(ast.parse(module.read_text("utf-8"))).encode())
-    for file in sorted([*BOOK.glob("data/*.json"), *BOOK.glob("results/*.json")]):
-        sha.update(file.read_bytes())
+    for name in notebook.metadata.get("reads", []):
+        file = BOOK / name
+        content = file.read_bytes() if file.exists() else b""
+        if file.suffix == ".py":  # comments and layout change nothing
+            content = ast.dump(ast.parse(content)).encode()
+        sha.update(name.encode() + content)
     return sha.hexdigest()[:16]
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     """Run a copy in a fresh kernel that starts in `folder`."""
     copy = nbformat.from_dict(json.loads(json.dumps(notebook)))
-    client = NotebookClient(
-        copy,
-        timeout=1200,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-        record_timing=False,
-        store_widget_state=False,
-        coalesce_streams=True,
-    )
-    client.execute()
+    with tempfile.TemporaryDirectory() as place:
+        note = Path(place) / "read"
+        note.touch()
+        client = NotebookClient(
+            copy,
+            timeout=1200,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            record_timing=False,
+            store_widget_state=False,
+            coalesce_streams=True,
+            extra_arguments=[f"--IPKernelApp.exec_files={WATCH}"],
+        )
+        client.execute(env=os.environ | {"BOOK_READ": str(note)})
+        read = note.read_text("utf-8").splitlines()
     copy.metadata = {
         "kernelspec": {
             "display_name": "Python 3",
@@ -105,8 +126,31 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
             "name": "python3",
         },
         "language_info": {"name": "python"},
+        "reads": sorted(set(map(source_of, read))),
     }
+    if "book" in notebook.metadata:
+        copy.metadata["book"] = notebook.metadata["book"]
     return copy
+
+
+def source_of(file: str) -> str:
+    """Return the name, below book/, of a file or of the module that it was made from.
+
+    Python opens `__pycache__/helpers.cpython-311.pyc` and means helpers.py.
+    """
+    path = Path(file).relative_to(BOOK)
+    if path.suffix == ".pyc":
+        path = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+    return path.as_posix()
+
+
+def keep_seconds(notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """Note how long a chapter runs, where that differs much from what it says."""
+    facts_of_chapter = notebook.metadata.get("book")
+    if facts_of_chapter:
+        known = facts_of_chapter.get("seconds", 0)
+        if not 0.7 * known <= seconds <= 1.1 * known:
+            facts_of_chapter["seconds"] = 5 * math.ceil(seconds / 5)
 
 
 def keep_equal_pictures(before, after) -> None:
@@ -133,7 +177,7 @@ def write(notebook: nbformat.NotebookNode, path: Path) -> None:
     text = json.dumps(
         nbformat.v4.rwbase.split_lines(notebook), indent=1, ensure_ascii=False
     )
-    helpers.write_whole(path, lambda part: part.write_text(text + "\n", "utf-8"))
+    write_whole(path, lambda part: part.write_text(text + "\n", "utf-8"))
 
 
 if __name__ == "__main__":

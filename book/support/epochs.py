@@ -45,7 +45,7 @@ def run_epochs(
     history = []
     if checkpoint and checkpoint.exists():
         history = load_checkpoint(checkpoint, saved, optimizer, known_as)
-    if team.mean(len(history)) != len(history):
+    if team.mean(len(history)) != [len(history)]:
         raise TrainingError(
             "the workers found different checkpoints: give all of them one folder"
         )
