@@ -2,10 +2,10 @@
 
 import re
 
-import weigh
+import page_weight
 from axe_playwright_python.base import AXE_FILE_PATH
 
-SITE = weigh.SITE
+SITE = page_weight.SITE
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.glob("book/**/*.html"))
 WIDTHS = {"desk": 1280, "phone": 390}
 
@@ -32,7 +32,7 @@ class Visit:
         self.page = self.context.new_page()
         self.complaints = []
         self.requests = []
-        self.finished = weigh.watch(self.page)
+        self.finished = page_weight.watch(self.page)
         self.page.on("console", self.on_console)
         self.page.on("pageerror", lambda e: self.complaints.append(f"error: {e}"))
         self.page.on(
@@ -62,7 +62,7 @@ class Visit:
         """Stir, as a reader does, and wait until no formula waits."""
         self.page.mouse.move(5, 5)
         self.page.mouse.move(9, 9)
-        self.page.wait_for_function(weigh.TYPESET)
+        self.page.wait_for_function(page_weight.TYPESET)
 
 
 # What axe-core finds, in words. A scheme changes nothing but colours; these depend on

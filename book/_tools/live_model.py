@@ -22,13 +22,14 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BOOK))
 
-import cifar10  # noqa: E402
 import packages  # noqa: E402
-import resnet  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-import helpers  # noqa: E402
+from support import cifar10  # noqa: E402
+from support.files import RESULTS, load_weights  # noqa: E402
+from taught import resnet  # noqa: E402
+from taught.training import normalise  # noqa: E402
 
 RECORD = "resnet20"
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -70,13 +71,13 @@ class OnStored(torch.nn.Module):
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(helpers.normalise(images))
+        return self.network(normalise(images))
 
 
 def export(path: Path) -> None:
     """Write the recorded network as ONNX: input `images`, output `logits`."""
     network = resnet.build_model(RECORD)
-    helpers.load_weights(network, helpers.RESULTS / f"{RECORD}.safetensors")
+    load_weights(network, RESULTS / f"{RECORD}.safetensors")
     example = torch.zeros(2, 32, 32, 3)
     logging.disable()  # the exporter tells the developers of PyTorch what it met
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):

@@ -14,11 +14,12 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BOOK))
 
-import cifar10  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
 import torch  # noqa: E402
 
 import helpers  # noqa: E402
+from support import cifar10  # noqa: E402
+from support.files import write_whole  # noqa: E402
 
 FOLDER = BOOK / "_static"
 COLUMNS = 14
@@ -38,7 +39,7 @@ def main() -> None:
 def save(figure: plt.Figure, name: str, **options) -> None:
     """Write a picture to _static, all or nothing."""
     kind = name.rpartition(".")[2]
-    helpers.write_whole(
+    write_whole(
         FOLDER / name, lambda part: figure.savefig(part, format=kind, **options)
     )
 
@@ -61,12 +62,12 @@ def card(test: cifar10.Images, p: torch.Tensor) -> plt.Figure:
     """Draw title and images for a card of 1200 × 630 pixels."""
     figure = plt.figure(figsize=(12, 6.3), layout="none")
     title = {"color": "#1b2733", "weight": "bold", "size": 44, "va": "top"}
-    figure.text(0.04, 0.80, "Residual\nNetworks,\nExecuted", linespacing=1.2, **title)
+    figure.text(0.04, 0.80, "ResNets\nfrom\nScratch", linespacing=1.2, **title)
     accuracy = helpers.read_record("resnet20")["test"]["accuracy"]
     promise = (
         "From one neuron in NumPy to a\n"
         f"ResNet with {accuracy:.1%} on CIFAR-10,\n"
-        "trained and judged by yourself"
+        "trained, tested and taken apart"
     )
     figure.text(0.04, 0.33, promise, size=20, va="top", color="#445261")
     columns, side = 10, 0.0885

@@ -90,9 +90,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(
-        groups, lr=recipe.peak_rate, momentum=recipe.momentum, nesterov=True
-    )
+    momentum = recipe.momentum
+    return torch.optim.SGD(groups, recipe.peak_rate, momentum, nesterov=momentum > 0)
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: float) -> float:

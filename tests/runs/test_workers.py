@@ -7,18 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-import helpers
-import resnet
-import train
-import workers
+from runs import recipe as full
+from support import epochs, files, workers
+from taught import resnet
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-BOOK = Path(train.__file__).parent
 WORDS = shlex.split(
     "resnet8 --sample --batch-size 250 --epochs 2 --threads 1 --device cpu "
     "--precision float32 --name run"
@@ -29,24 +26,32 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import torch
-import cifar10, helpers, resnet, workers
+from runs.recipe import FullRecipe, fit
+from support import cifar10, files, workers
+from taught import resnet
 
 torch.set_num_threads(1)
 team = workers.join(torch.device("cpu"), sync_norm=True)
-images, labels = helpers.to_tensors(cifar10.load_sample().train)
-order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:503]
+images, labels = cifar10.to_tensors(cifar10.load_sample().train)
+order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:504]
 part = images[order], labels[order]
-recipe = helpers.Recipe(epochs=2, batch_size=150, peak_rate=0.005)
-as_before = helpers.normalise
+recipe = FullRecipe(epochs=2, batch_size=150, peak_rate=0.005)
 for dtype in (torch.float32, torch.float64):
     shown = []
-    helpers.normalise = lambda x: shown.append(as_before(x).to(dtype)) or shown[-1]
+
+    def note(model, given):
+        x = given[0].to(dtype)
+        if model.training:
+            shown.append(x)
+        return x
+
     torch.manual_seed(0)
     model = resnet.build_model("resnet8").to(dtype)
-    history = helpers.fit(model, part, recipe, part, workers=team)
+    model.register_forward_pre_hook(note)
+    history = fit(model, part, recipe, part, team=team)
     path = Path(sys.argv[1]) / f"{team.count}-{team.rank}-{str(dtype)[-2:]}"
     told = {"shown": torch.cat(shown).sum(dim=(1, 2, 3)).double()}
-    helpers.save_tensors(path, model.state_dict() | told)
+    files.save_tensors(path, model.state_dict() | told)
     path.with_suffix(".json").write_text(json.dumps(history))
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()
@@ -54,7 +59,7 @@ if torch.distributed.is_initialized():
 
 
 def run(command, **options):
-    environment = os.environ | {"PYTHONPATH": str(BOOK), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(files.BOOK), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -81,7 +86,7 @@ def trained(tmp_path_factory):
     finish(run([*TORCHRUN, "--nproc-per-node=2", script, folder]))
 
     def ended(name):
-        tensors, _ = helpers.load_tensors(folder / name)
+        tensors, _ = files.load_tensors(folder / name)
         history = json.loads((folder / f"{name}.json").read_text())
         return tensors, tensors.pop("shown"), history
 
@@ -116,13 +121,14 @@ def test_workers_agree_on_loss_and_accuracy(trained):
 
 def test_workers_share_every_image_once_an_epoch(trained):
     (_, alone, _), (_, first, _), (_, second, _) = trained(64)
-    first, second = first[:252], second[:251]  # of batches of 150, 150, 150 and 53
-    assert len(set(alone[:503].tolist())) == 503
-    assert torch.equal(torch.cat([first, second]).sort()[0], alone[:503].sort()[0])
+    assert len(alone) == 2 * 504 and len(first) == len(second) == 504
+    first, second = first[:252], second[:252]  # of batches of 150, 150, 150 and 54
+    assert len(set(alone[:504].tolist())) == 504
+    assert torch.equal(torch.cat([first, second]).sort()[0], alone[:504].sort()[0])
 
 
 def test_training_by_two_leaves_one_record(tmp_path):
-    command = [*TORCHRUN, "--nproc-per-node=2", BOOK / "train.py", *WORDS]
+    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "runs.train", *WORDS]
     out = finish(run([*command, "--results", tmp_path]))
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ["run.json", "run.outputs.safetensors", "run.safetensors"]
@@ -130,12 +136,13 @@ def test_training_by_two_leaves_one_record(tmp_path):
         assert out.count(once) == 1, once
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["workers"] == 2
-    assert record["command"].startswith("torchrun --nproc-per-node=2 book/train.py")
+    assert record["command"].startswith("torchrun --nproc-per-node=2 -m runs.train")
 
 
+@pytest.mark.slow
 def test_two_that_were_stopped_go_on_to_the_same_weights(tmp_path):
     more = shlex.split("--epochs 12 --validation 250 --averaging 0.9")
-    command = [*TORCHRUN, "--nproc-per-node=2", BOOK / "train.py", *WORDS, *more]
+    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "runs.train", *WORDS, *more]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     finish(run([*command, "--results", whole]))
     process = run(
@@ -155,7 +162,7 @@ def test_two_that_were_stopped_go_on_to_the_same_weights(tmp_path):
 
 
 def test_dying_worker_ends_the_run_and_leaves_a_checkpoint(tmp_path):
-    command = [*TORCHRUN, "--nproc-per-node=2", BOOK / "train.py", *WORDS]
+    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "runs.train", *WORDS]
     command += ["--results", tmp_path, "--epochs", "200"]
     process = run(command)
     while not (tmp_path / "run.checkpoint").exists():
@@ -169,23 +176,29 @@ def test_dying_worker_ends_the_run_and_leaves_a_checkpoint(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode != 0 and "SIGKILL" in err
     assert not (tmp_path / "run.json").exists()
-    helpers.load_tensors(tmp_path / "run.checkpoint")  # whole
+    files.load_tensors(tmp_path / "run.checkpoint")  # whole
 
 
-def test_too_many_workers_for_a_batch_are_refused():
-    images = torch.zeros(21, 32, 32, 3, dtype=torch.uint8), torch.zeros(21).long()
-    recipe = helpers.Recipe(epochs=1, batch_size=10)
-    crowd = workers.Workers(0, 2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers.Workers, "wrap", lambda self, model: model)
-        with pytest.raises(helpers.TrainingError, match="last batch of 1 .* 2 workers"):
-            helpers.fit(resnet.build_model("resnet8"), images, recipe, workers=crowd)
+@pytest.mark.parametrize(
+    "images, batch_size, size", [(21, 10, 1), (20, 9, 9), (7, 100, 7)]
+)
+def test_batch_that_does_not_divide_among_the_workers_is_refused(
+    images, batch_size, size
+):
+    part = torch.zeros(images, 32, 32, 3, dtype=torch.uint8), torch.zeros(images).long()
+    recipe = full.FullRecipe(epochs=1, batch_size=batch_size)
+    team = workers.Workers(0, 2)
+    with pytest.raises(ValueError, match=f"a batch of {size} images does not divide"):
+        full.fit(resnet.build_model("resnet8"), part, recipe, team=team)
+    workers.Workers(0, 2).check_batches(20, 10)
 
 
 def test_workers_with_different_checkpoints_are_refused(monkeypatch):
-    monkeypatch.setattr(workers.Workers, "add", lambda self, *numbers: [1.0])
-    with pytest.raises(helpers.TrainingError, match="give all of them one folder"):
-        helpers._check_workers(workers.Workers(0, 2), 20, 10, epochs=1)
+    monkeypatch.setattr(workers.Workers, "mean", lambda self, *numbers: [0.5])
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters())
+    with pytest.raises(files.TrainingError, match="give all of them one folder"):
+        epochs.run_epochs(model, optimizer, None, 1, 1, {}, team=workers.Workers(0, 2))
 
 
 def test_rank_without_torchrun_is_alone(monkeypatch):
@@ -198,4 +211,4 @@ def test_alone_a_worker_changes_nothing():
     model = resnet.build_model("resnet8")
     alone = workers.join(torch.device("cpu"))
     assert alone == workers.Workers(0, 1)
-    assert alone.wrap(model) is model and alone.add(1.5, 2) == [1.5, 2]
+    assert alone.wrap(model) is model and alone.mean(1.5, 2) == [1.5, 2]

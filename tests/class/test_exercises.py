@@ -6,9 +6,9 @@ import re
 import textwrap
 
 import pytest
+from wrong_answers import WRONG
 
 from notebooks import BOOK, CHAPTERS, EXERCISES, code, prose, read, source
-from wrong_answers import WRONG
 
 SOLUTION = re.compile(
     r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", flags=re.M | re.S

@@ -8,27 +8,25 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 
-import cifar10
-import helpers
-import resnet
-import train
+from runs import driver, train
+from support import cifar10, files, machine
+from support.precision import bf16_is_fast
+from taught import resnet, training
 
-TRAIN = Path(train.__file__)
 SMALL = shlex.split(
-    "resnet8 --sample --batch-size 100 --epochs 3 --threads 2 --name run --device cpu"
+    "resnet8 --sample --batch-size 100 --epochs 3 --threads 1 --name run --device cpu"
 )
 
 
 def start(folder, *more, **options):
-    command = [sys.executable, TRAIN, *SMALL, "--results", folder, *more]
+    command = [sys.executable, "-m", "runs.train", *SMALL, "--results", folder, *more]
     return subprocess.Popen(
         command,
+        cwd=files.BOOK,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -50,7 +48,7 @@ def finished(tmp_path_factory):
 
 def test_run_says_what_it_uses_and_how_it_ended(finished):
     folder, out = finished
-    assert "resnet8, 75,290 parameters, on 2,000 images; cpu, 2 threads" in out
+    assert "resnet8, 75,290 parameters, on 2,000 images; cpu, 1 threads" in out
     assert ("bfloat16 autocast" in out) != ("float32" in out)
     assert "channels_last" in out
     assert f"record in {folder / 'run.json'}" in out
@@ -64,22 +62,20 @@ def test_run_leaves_record_weights_and_outputs_only(finished):
 def test_record_tells_all_that_the_run_depended_on(finished):
     record = json.loads((finished[0] / "run.json").read_text())
     words = shlex.split(record["command"])
-    assert words[:3] == ["python", "book/train.py", "resnet8"]
+    assert words[:4] == ["python", "-m", "runs.train", "resnet8"]
     assert record["recipe"]["epochs"] == 3 and record["recipe"]["seed"] == 0
     assert record["parameters"] == 75_290
     assert record["data"]["sha256"] == cifar10.digest(cifar10.load_sample())
     assert record["data"]["train_images"] == 2_000
-    machine = record["machine"]
-    assert machine["threads"] == 2 and machine["processor"] and machine["commit"]
-    assert set(machine["versions"]) == {"python", "torch", "numpy"}
+    where = record["machine"]
+    assert where["threads"] == 1 and where["processor"] and where["commit"]
+    assert set(where["versions"]) == {"python", "torch", "numpy"}
     assert [row["epoch"] for row in record["history"]] == [1, 2, 3]
     total = sum(row["seconds"] for row in record["history"])
     assert record["seconds"] == pytest.approx(total)
 
 
-def test_commit_is_marked_where_code_changed_but_not_for_new_records(
-    tmp_path, monkeypatch
-):
+def test_commit_is_marked_where_code_changed_but_not_for_new_records(tmp_path):
     def git(*words):
         name = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
         command = ["git", "-C", tmp_path, *name, *words]
@@ -95,27 +91,26 @@ def test_commit_is_marked_where_code_changed_but_not_for_new_records(
     git("add", ".")
     git("commit", "-m", "first")
     head = git("rev-parse", "HEAD")[:12]
-    monkeypatch.setattr(train, "__file__", str(code))
     record.write_text("2")
-    assert train.commit() == head
+    assert machine.commit(tmp_path / "book") == head
     code.write_text("2")
-    assert train.commit() == head + "+"
+    assert machine.commit(tmp_path / "book") == head + "+"
     git("checkout", "book/train.py")
     (tmp_path / "README.md").write_text("2")
-    assert train.commit() == head + "+"
+    assert machine.commit(tmp_path / "book") == head + "+"
 
 
 def test_weights_and_outputs_give_the_recorded_accuracy(finished, sample):
     folder, _ = finished
     record = json.loads((folder / "run.json").read_text())
     model = resnet.build_model("resnet8")
-    helpers.load_weights(model, folder / "run.safetensors")
-    images, labels = helpers.to_tensors(sample.test)
+    files.load_weights(model, folder / "run.safetensors")
+    images, labels = cifar10.to_tensors(sample.test)
     assert (
-        helpers.evaluate(model, images, labels)["correct"]
+        training.evaluate(model, images, labels)["correct"]
         == (record["test"]["correct"])
     )
-    outputs, _ = helpers.load_tensors(folder / "run.outputs.safetensors")
+    outputs, _ = files.load_tensors(folder / "run.outputs.safetensors")
     assert (outputs["labels"].long() == labels).all()
     right = int((outputs["logits"].argmax(1) == labels).sum())
     assert abs(right - record["test"]["correct"]) <= 1  # half precision may tie
@@ -129,21 +124,10 @@ def test_images_can_be_set_aside_to_choose_by(tmp_path, sample):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["data"]["train_images"] == 1_800
     assert record["data"]["validation_images"] == 200
-    outputs, _ = helpers.load_tensors(tmp_path / "run.outputs.safetensors")
+    outputs, _ = files.load_tensors(tmp_path / "run.outputs.safetensors")
     right = outputs["validation_logits"].argmax(dim=1) == outputs["validation_labels"]
     shown = record["history"][-1]["validation_accuracy"]
     assert float(right.float().mean()) == pytest.approx(shown, abs=0.01)
-
-
-def test_images_set_aside_are_the_same_in_every_run_and_in_no_other_part(sample):
-    kept, held_out = train.set_aside(sample.train, 200)
-    again = train.set_aside(sample.train, 200)[1]
-    assert (held_out.indices == again.indices).all() and len(held_out.labels) == 200
-    everything = sorted([*kept.indices, *held_out.indices])
-    assert everything == sorted(sample.train.indices)
-    assert (train.set_aside(sample.train, 0)[0].images == sample.train.images).all()
-    with pytest.raises(ValueError, match="set aside from 0 to 1,999 images"):
-        train.set_aside(sample.train, 2_000)
 
 
 def test_some_classes_can_be_trained_on_with_another_stem_and_shortcut(tmp_path):
@@ -157,7 +141,7 @@ def test_some_classes_can_be_trained_on_with_another_stem_and_shortcut(tmp_path)
     assert record["data"]["train_images"] == 600
     assert record["test"]["images"] == 300
     model = resnet.build_model("resnet8", "none", classes=3, stem="imagenet")
-    helpers.load_weights(model, tmp_path / "run.safetensors")
+    files.load_weights(model, tmp_path / "run.safetensors")
 
 
 def test_old_record_is_not_overwritten_unasked(finished):
@@ -165,11 +149,11 @@ def test_old_record_is_not_overwritten_unasked(finished):
     process = start(finished[0])
     _, err = process.communicate()
     assert process.returncode == 1
-    assert err.startswith("train.py: ") and "choose another --name" in err
+    assert err.startswith("runs.train: ") and "choose another --name" in err
     assert (finished[0] / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("delay", [0, 0.4])
+@pytest.mark.parametrize("delay", [0.1, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_killed_run_continues_to_the_same_weights(finished, tmp_path, delay):
     """SIGKILL some time after the first checkpoint, then --resume."""
     process = start(tmp_path)
@@ -191,6 +175,7 @@ def test_killed_run_continues_to_the_same_weights(finished, tmp_path, delay):
     assert not (tmp_path / "run.checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_run_killed_twenty_times_ends_with_the_same_weights(tmp_path):
     """SIGKILL at random moments after the images are loaded, and --resume each time."""
     words = shlex.split("--classes 0 1 --epochs 60 --threads 1 --batch-size 50")
@@ -216,23 +201,30 @@ def test_run_killed_twenty_times_ends_with_the_same_weights(tmp_path):
     assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    process = start(tmp_path)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_run_that_is_told_to_stop_says_how_to_go_on(tmp_path, name):
+    """By Ctrl-C, by a batch scheduler, or because its terminal went away."""
+    process = start(tmp_path, "--epochs", "30")
     while not (tmp_path / "run.checkpoint").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    assert process.returncode == 130
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name)
     assert f"with --resume goes on from {tmp_path / 'run.checkpoint'}." in out
     assert "Traceback" not in err
+    files.load_tensors(tmp_path / "run.checkpoint")  # whole
 
 
 def test_ctrl_c_before_the_first_checkpoint_says_to_start_again(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(train, "run", mock.Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(driver, "_run", interrupted)
         train.main([*SMALL, "--results", str(tmp_path)])
     assert "no epoch was finished, so start it again." in capsys.readouterr().out
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_other_number_of_threads_cannot_go_on(tmp_path):
@@ -244,8 +236,8 @@ def test_other_number_of_threads_cannot_go_on(tmp_path):
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    _, err = start(tmp_path, "--resume", "--threads", "1").communicate()
-    assert "made with threads = 2, not 1: use the same settings" in err
+    _, err = start(tmp_path, "--resume", "--threads", "2").communicate()
+    assert "made with threads = 1, not 2: use the same settings" in err
     assert checkpoint.exists()
 
 
@@ -267,7 +259,7 @@ def test_long_run_shows_a_bar(tmp_path):
     ],
 )
 def test_wrong_option_is_one_sentence(words, message, tmp_path):
-    with pytest.raises(SystemExit, match=f"^train.py: {message}"):
+    with pytest.raises(SystemExit, match=f"^runs.train: {message}"):
         train.main([*words.split(), "--results", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
 
@@ -293,14 +285,19 @@ def test_help_tells_defaults_that_inform(capsys):
     assert "(default:" not in out
 
 
-def test_precision_can_be_chosen():
-    device = helpers.choose_device("cpu")
-    for word, expected in (("float32", False), ("bfloat16", True)):
-        options = train.parse(["resnet8", "--precision", word])
-        assert train.make_recipe(options, device).bf16 is expected
-    options = train.parse(["resnet8"])
-    fast = helpers.bf16_is_fast(device)
-    assert train.make_recipe(options, device).bf16 is fast
+@pytest.mark.parametrize("word", ["float32", "bfloat16"])
+def test_precision_can_be_chosen(word, tmp_path):
+    """What is not said is chosen by the processor."""
+    words = [*SMALL, "--epochs", "1", "--results", str(tmp_path)]
+    train.main([*words, "--precision", word])
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["recipe"]["bf16"] is (word == "bfloat16")
+    assert record["machine"]["precision"].startswith(word)
+    if (word == "bfloat16") == bf16_is_fast(torch.device("cpu")):
+        train.main([*words, "--overwrite"])
+        assert json.loads((tmp_path / "run.json").read_text())["recipe"]["bf16"] is (
+            word == "bfloat16"
+        )
 
 
 def test_weights_are_halved_only_where_no_answer_changes(few, monkeypatch):
@@ -309,10 +306,10 @@ def test_weights_are_halved_only_where_no_answer_changes(few, monkeypatch):
     before = {n: t.clone() for n, t in model.state_dict().items()}
     answers = iter([torch.eye(2), torch.eye(2).flip(0)])
     with monkeypatch.context() as patch:
-        patch.setattr(helpers, "predict", lambda *_: next(answers))
-        assert train.halve_where_harmless(model, few[0]) == "float32"
+        patch.setattr(driver, "predict", lambda *_: next(answers))
+        assert driver.halve_where_harmless(model, few[0]) == "float32"
     assert all((before[n] == t).all() for n, t in model.state_dict().items())
-    assert train.halve_where_harmless(model, few[0]) == "float16"
+    assert driver.halve_where_harmless(model, few[0]) == "float16"
     weight = model.conv1.weight
     assert (weight == before["conv1.weight"].half().float()).all()
     assert model.bn1.num_batches_tracked == 70_001

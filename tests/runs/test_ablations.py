@@ -8,22 +8,23 @@ import pytest
 import torch
 from torch import nn
 
-import ablations
-import cifar10
 import helpers
-import resnet
+from runs import ablations, comparison
+from runs.recipe import FullRecipe
+from support import cifar10, download
+from taught import resnet
 
 
 @pytest.fixture
 def handed(monkeypatch):
-    """What helpers.fit would have trained: model and recipe of each call."""
+    """What `fit` would have trained: model and recipe of each call."""
     calls = []
 
     def fit(model, images, recipe, **others):
         calls.append((model, recipe))
         return [{"accuracy": 0.25, "loss": 2.0}]
 
-    monkeypatch.setattr(helpers, "fit", fit)
+    monkeypatch.setattr(ablations, "fit", fit)
     return calls
 
 
@@ -34,7 +35,7 @@ def differences(one, other):
 def test_whole_recipe_is_that_of_the_full_run(handed, few):
     ablations.train_variant(ablations.WHOLE, few, epochs=4, seed=0)
     record = helpers.read_record("resnet20")
-    (model, recipe), full = handed[0], helpers.Recipe(**record["recipe"])
+    (model, recipe), full = handed[0], FullRecipe(**record["recipe"])
     assert differences(recipe, full) <= {"epochs", "bf16"} and recipe.epochs == 4
     assert model.shortcut == record["shortcut"]
     assert resnet.count_parameters(model) == record["parameters"]
@@ -74,7 +75,7 @@ def test_every_variant_is_run_once_with_every_seed():
     rates = {job["variant"]: job["rate"] for job in jobs}
     assert rates.pop("Adam") == 0.003 and rates.pop("no batch normalisation") == 0.01
     assert set(rates.values()) == {None}  # the recipe's
-    assert len({ablations.file_of(job) for job in jobs}) == len(jobs)
+    assert len({comparison._name(job) for job in jobs}) == len(jobs)
     assert all(job["test"] for job in jobs)
 
 
@@ -85,12 +86,9 @@ def test_rate_and_seed_reach_the_recipe(handed, few):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path, sample):
-    """The sample in place of the full set, with a folder of its own."""
-    monkeypatch.setattr(cifar10, "load_full", lambda: sample)
-    monkeypatch.setattr(ablations, "PARTS", tmp_path / "parts")
-    monkeypatch.setattr(helpers, "RESULTS", tmp_path)
-    monkeypatch.setattr(ablations.train, "set_aside", parted)
-    (tmp_path / "parts").mkdir()
+    """The sample in place of the full set, and fewer images set aside."""
+    monkeypatch.setattr(download, "load_full", lambda: sample)
+    monkeypatch.setattr(cifar10, "set_aside", parted)
     return tmp_path
 
 
@@ -112,22 +110,28 @@ def judged(monkeypatch):
         counts.append(len(labels))
         return {"accuracy": len(labels) / 10_000}
 
-    monkeypatch.setattr(helpers, "evaluate", evaluate)
+    monkeypatch.setattr(ablations, "evaluate", evaluate)
     return counts
 
 
+def do(job, folder):
+    (outcome,) = comparison.run_jobs([job], ablations.do, folder, threads=1)
+    return outcome
+
+
 def test_run_is_done_once_and_kept(handed, small, judged):
-    outcome = ablations.run_job(JOB)
-    again = ablations.run_job(JOB)
+    outcome = do(JOB, small)
+    again = do(JOB, small)
     assert len(handed) == 1 and again == outcome == outcome | JOB
     assert outcome["train_accuracy"] == 0.25 and judged == [20, 1000]
     assert outcome["validation_accuracy"] == 0.002 and outcome["test_accuracy"] == 0.1
-    assert json.loads(ablations.file_of(JOB).read_text("utf-8")) == outcome
+    (file,) = small.glob("*.json")
+    assert json.loads(file.read_text("utf-8")) == outcome
 
 
 def test_rates_are_chosen_without_a_look_at_the_test_set(handed, small, judged):
     for job in ablations.jobs_to_choose():
-        assert "test_accuracy" not in ablations.run_job(job)
+        assert "test_accuracy" not in do(job, small)
     assert judged == [20] * 6
     assert {job["seed"] for job in ablations.jobs_to_choose()}.isdisjoint(
         ablations.SEEDS
@@ -135,23 +139,24 @@ def test_rates_are_chosen_without_a_look_at_the_test_set(handed, small, judged):
 
 
 def test_run_that_leaves_the_finite_is_told_of(small):
-    job = JOB | {"variant": "no batch normalisation", "rate": 1e6}
-    outcome = ablations.run_job(job)
+    outcome = do(JOB | {"variant": "no batch normalisation", "rate": 1e6}, small)
     assert outcome["validation_accuracy"] is None
     assert "lower the rate" in outcome["stopped"]
 
 
 def test_interrupted_run_goes_on(small, few, monkeypatch):
-    """Its checkpoint is the one that helpers.fit is handed, and is gone in the end."""
-    fit, paths = helpers.fit, []
+    """Its checkpoint is the one that the driver is handed, and is gone in the end."""
+    fit, paths = ablations.fit, []
 
     def quick(model, images, recipe, checkpoint, **others):
         paths.append(checkpoint)
-        return fit(model, few, recipe, checkpoint=checkpoint, **others)
+        history = fit(model, few, recipe, checkpoint=checkpoint, **others)
+        assert checkpoint.exists()
+        return history
 
-    monkeypatch.setattr(helpers, "fit", quick)
-    ablations.run_job(JOB)
-    assert paths == [ablations.file_of(JOB).with_suffix(".checkpoint")]
+    monkeypatch.setattr(ablations, "fit", quick)
+    do(JOB, small)
+    assert [path.suffix for path in paths] == [".checkpoint"]
     assert not paths[0].exists()
 
 
@@ -161,36 +166,32 @@ def test_best_rate_is_chosen_and_a_stopped_run_never():
         {"variant": "Adam", "rate": rate, "validation_accuracy": score}
         for rate, score in scores.items()
     ]
-    assert ablations.choose(outcomes) == {"Adam": 0.2}
-    assert ablations.choose(outcomes[3:]) == {}
+    assert comparison.choose(outcomes, "variant", "rate") == {"Adam": 0.2}
+    assert comparison.choose(outcomes[3:], "variant", "rate") == {}
 
 
-class Here:
-    """In place of a pool of processes: this one."""
+def test_several_processes_give_what_one_gives(tmp_path):
+    jobs = [{"number": n} for n in range(4)]
+    one = comparison.run_jobs(jobs, square, tmp_path / "1", threads=1)
+    two = comparison.run_jobs(jobs, square, tmp_path / "2", threads=1, processes=2)
+    assert one == two == [{"number": n, "square": n * n} for n in range(4)]
 
-    def __init__(self, processes, initializer):
-        initializer()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *problem):
-        pass
-
-    imap = staticmethod(map)
+def square(job, checkpoint):
+    return {"square": job["number"] ** 2}
 
 
 def test_command_writes_the_record_and_clears_up(handed, small, monkeypatch):
-    context = type("Context", (), {"Pool": Here})
-    monkeypatch.setattr(ablations.multiprocessing, "get_context", lambda way: context)
     right = iter(np.linspace(0.2, 0.8, 1000))
-    monkeypatch.setattr(helpers, "evaluate", lambda *_: {"accuracy": next(right)})
-    monkeypatch.setenv("TQDM_DISABLE", "0")
+    monkeypatch.setattr(ablations, "evaluate", lambda *_: {"accuracy": next(right)})
+    monkeypatch.setattr(ablations, "PROCESSES", 1)
+    monkeypatch.setattr(comparison, "RUNS", small / "runs")
+    monkeypatch.setattr("sys.argv", ["ablations", "--results", str(small)])
     ablations.main()
     record = json.loads((small / "ablations.json").read_text("utf-8"))
     check(record)
-    assert record["recipe"]["epochs"] == ablations.EPOCHS
-    assert list((small / "parts").iterdir()) == []
+    assert record["machine"]["threads"] == 1
+    assert list((small / "runs").rglob("*.json")) == []
 
 
 def check(record):
@@ -218,7 +219,7 @@ def test_record_sums_up_its_runs():
     record = helpers.read_record("ablations")
     check(record)
     assert all(len(run["history"]) == ablations.EPOCHS for run in record["runs"])
-    chosen = ablations.choose(record["choice"])
+    chosen = comparison.choose(record["choice"], "variant", "rate")
     assert {
         run["variant"]: run["rate"] for run in record["runs"] if run["rate"]
     } == chosen

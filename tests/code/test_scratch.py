@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helpers
-import resnet
-import scratch
-from scratch import (
+from taught import resnet, scratch
+from taught.scratch import (
     GELU,
     MSE,
     SGD,
@@ -31,7 +30,7 @@ from scratch import (
     make_block,
     make_resnet,
 )
-from scratch import SoftmaxCrossEntropy as CrossEntropy
+from taught.scratch import SoftmaxCrossEntropy as CrossEntropy
 
 settings.register_profile("book", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("book")

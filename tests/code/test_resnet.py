@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import models
 
-from resnet import BasicBlock, build_model, count_parameters, without_normalisation
+from taught.resnet import (
+    BasicBlock,
+    build_model,
+    count_parameters,
+    without_normalisation,
+)
 
 PUBLISHED = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
 

@@ -3,8 +3,8 @@
 import re
 from importlib.metadata import version
 
+import page_weight
 import pytest
-import weigh
 from PIL import Image
 
 from browsing import PAGES, SITE, WIDTHS, Visit, violations
@@ -57,10 +57,10 @@ THIN = """() => {
 
 
 def test_page_loads_without_a_complaint_and_weighs_less_than_its_budget(opened):
-    weigh.read_on(opened.page)
-    whole, rest = weigh.weigh(opened.finished)
-    assert 50_000 < rest < weigh.BUDGET_BUT_MATHS
-    assert whole < weigh.BUDGET
+    page_weight.read_on(opened.page)
+    whole, rest = page_weight.weigh(opened.finished)
+    assert 50_000 < rest < page_weight.BUDGET_BUT_MATHS
+    assert whole < page_weight.BUDGET
     wrong = opened.page.locator("mjx-merror, [data-mml-node='merror']")
     assert wrong.all_inner_texts() == []
     assert opened.complaints == []

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import classroom
 import nbformat
 import pytest
-
-from notebooks import EXERCISES
 from test_exercises import exercises, grader, with_answer
 from wrong_answers import WRONG
+
+from notebooks import EXERCISES
 
 NAMES = [path.stem for path in EXERCISES]
 VARIANTS = ["solution", "empty", "wrong", "wrong-too"]

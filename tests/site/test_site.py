@@ -10,13 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import book_site
+import cifar10
+import page_weight
 import pytest
 import torch
-import weigh
 import yaml
 from PIL import Image
 
-import cifar10
 import helpers
 from browsing import PAGES, SITE, WIDTHS, Visit, violations
 from notebooks import read, source
@@ -45,7 +45,7 @@ def visit(browser, address):
 
 def test_chapter_shows_its_figures_and_its_maths_to_all(visit):
     opened = visit("book/07_training.html")
-    asked = any(weigh.MATHS in url for url in opened.requests)
+    asked = any(page_weight.MATHS in url for url in opened.requests)
     # Not yet; ten seconds after loading, on a busy machine, all may have begun.
     assert not asked or opened.page.evaluate("performance.now()") > 10_000
     opened.typeset_all()
@@ -260,7 +260,7 @@ def test_style_sheet_keeps_what_pages_and_scripts_can_show():
 def test_site_carries_nothing_that_it_does_not_use():
     assert not list(SITE.rglob("*.map"))
     assert not list(SITE.rglob("fontawesome*.js"))
-    assert (SITE / "_static" / weigh.MATHS).stat().st_size > 1_000_000
+    assert (SITE / "_static" / page_weight.MATHS).stat().st_size > 1_000_000
     fonts = list(SITE.rglob("*.woff2"))
     assert fonts and sum(f.stat().st_size for f in fonts) < 10_000
 
@@ -346,7 +346,7 @@ def test_page_answers_as_the_record_for_ten_images(visit, page):
     opened = visit(page)
     assert not any("live_model_data" in url for url in opened.requests)  # not yet
     start_live_model(opened)
-    outputs, _ = helpers.load_tensors(helpers.RESULTS / "resnet20.outputs.safetensors")
+    outputs, _ = files.load_tensors(helpers.RESULTS / "resnet20.outputs.safetensors")
     samples = data()["samples"]
     assert sorted(s["label"] for s in samples) == list(range(10))
     for place, sample in enumerate(samples):
@@ -362,17 +362,16 @@ def test_page_answers_as_the_record_for_ten_images(visit, page):
 @needs_live_model
 def test_exported_network_gives_pytorchs_logits(sample):
     import onnx
+    import resnet
     from onnx.reference import ReferenceEvaluator
 
-    import resnet
-
     exported = ReferenceEvaluator(onnx.load(SITE / "_static" / "resnet20.onnx"))
-    images, _ = helpers.to_tensors(sample.test)
+    images, _ = cifar10.to_tensors(sample.test)
     images = images[::40]  # of all classes
     logits = exported.run(["logits"], {"images": images.float().numpy()})[0]
     network = resnet.build_model("resnet20")
-    helpers.load_weights(network, helpers.RESULTS / "resnet20.safetensors")
-    expected = helpers.predict(network, images)
+    files.load_weights(network, helpers.RESULTS / "resnet20.safetensors")
+    expected = training.predict(network, images)
     assert (torch.tensor(logits) - expected).abs().max() < 1e-4
 
 

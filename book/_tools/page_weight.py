@@ -1,6 +1,6 @@
 """Weigh the pages of the built site: what a reader's first visit to each transfers.
 
-    python book/_tools/weigh.py
+    python book/_tools/page_weight.py
 
 Needs Chromium. Text is counted as a web server sends it, compressed by gzip; a page is
 scrolled to its end, so that pictures and formulas that load late are counted, too.
