@@ -7,19 +7,13 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent.parent / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 EXERCISES = sorted(BOOK.glob("exercises/*.ipynb"))
-APPENDICES = sorted(BOOK.glob("[a-z]*.ipynb"))
-MODULES = (
-    "helpers",
-    "scratch",
-    "resnet",
-    "cifar10",
-    "baselines",
-    "metrics",
-    "finetune",
-    "workers",
-    "benchmark",
-    "fast",
-)
+APPENDICES = sorted(BOOK.glob("appendix/*.ipynb"))
+PAGES = [BOOK / "index.md", *sorted(BOOK.glob("appendix/*.md"))]
+MODULES = [  # helpers, taught.scratch, …
+    ".".join(path.relative_to(BOOK).with_suffix("").parts)
+    for folder in ("", "taught", "support", "runs")
+    for path in sorted((BOOK / folder).glob("[a-z]*.py"))
+]
 
 
 def read(path):
@@ -106,10 +100,3 @@ def supported(token, text, recorded):
         for number in recorded
         for scale in (1, 100, 1 / 60)
     )
-
-
-def reading_minutes(path):
-    """Minutes for 130 words of prose or 10 lines of code each, rounded to five."""
-    words = sum(len(re.findall(r"\w+", text)) for text in prose(path))
-    lines = sum(len(source(cell).splitlines()) for cell in code(path))
-    return 5 * round((words / 130 + lines / 10) / 5)

@@ -37,7 +37,7 @@ import os
 os.environ["PYTHONPATH"] = {book!r}
 
 c = get_config()  # noqa: F821
-c.CourseDirectory.course_id = "residual-networks"
+c.CourseDirectory.course_id = "resnets"
 c.CourseDirectory.root = os.path.dirname(os.path.abspath(__file__))
 c.Execute.timeout = 120  # seconds for one cell; an endless loop is stopped then
 c.Execute.extra_arguments = ["--log-level=ERROR"]

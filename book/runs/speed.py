@@ -26,7 +26,8 @@ from support.files import BOOK, write_json
 from support.machine import describe_machine
 from support.precision import bf16_is_fast, train_in_bf16
 from taught import resnet
-from taught.speed import keep_freed_memory, matrix_rate, plain_loader
+from taught.memory import keep_freed_memory
+from taught.speed import matrix_rate, plain_loader
 from taught.training import Recipe, make_optimizer, shuffled_batches, train_epoch
 
 # Each loop has all the switches of the loops before it, and one more.

@@ -1,10 +1,9 @@
-"""Chapter 10: what makes training fast, and what it is measured by.
+"""Chapter 10: what the speed of training is measured by.
 
-Here live the yardstick, the loader that most tutorials build, and the setting that
-keeps freed memory. The recorded measurements are made by runs/speed.py.
+Here live the yardstick and the loader that most tutorials build. The recorded
+measurements are made by runs/speed.py.
 """
 
-import ctypes
 import time
 
 import torch
@@ -61,20 +60,3 @@ def plain_loader(images, labels, batch_size: int = 128) -> DataLoader:
     )
     data = OneByOne(images, labels, transform)
     return DataLoader(data, batch_size, shuffle=True, drop_last=True, num_workers=2)
-
-
-def keep_freed_memory() -> bool:
-    """Keep freed memory for the next tensor instead of giving it back to the system.
-
-    glibc gives each large tensor back when it is freed, so every step of training pays
-    for new pages. Returns whether the settings were made: elsewhere nothing happens.
-    Source: mallopt(3). Taught in chapter 10.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # not glibc: macOS, musl, Windows
-        return False
-    trim_threshold, mmap_threshold, largest, once_largest = -1, -3, 2**31 - 1, 2**25
-    if not mallopt(mmap_threshold, largest):
-        mallopt(mmap_threshold, once_largest)  # an older glibc refuses more
-    return bool(mallopt(trim_threshold, largest))

@@ -1,7 +1,5 @@
 """The form of the chapters: what nbval and the build do not see."""
 
-import ast
-import importlib
 import json
 import re
 
@@ -13,6 +11,7 @@ from notebooks import (
     CHAPTERS,
     EXERCISES,
     MODULES,
+    PAGES,
     claims,
     code,
     crowded,
@@ -21,7 +20,6 @@ from notebooks import (
     printed,
     prose,
     read,
-    reading_minutes,
     source,
     supported,
     tags,
@@ -41,7 +39,8 @@ def test_there_are_chapters_and_the_contents_lists_them():
     contents = (BOOK.parent / "_toc.yml").read_text("utf-8")
     assert CHAPTERS
     for path in CHAPTERS + APPENDICES:
-        assert f"file: book/{path.stem}\n" in contents
+        name = path.relative_to(BOOK.parent).with_suffix("").as_posix()
+        assert f"file: {name}\n" in contents
 
 
 @each_notebook
@@ -118,7 +117,7 @@ def test_prose_has_one_sentence_a_line(path):
     assert [line for text in prose(path) for line in crowded(text)] == []
 
 
-@pytest.mark.parametrize("path", sorted(BOOK.glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_page_has_one_sentence_a_line(path):
     assert [*crowded(path.read_text("utf-8"))] == []
 
@@ -145,27 +144,10 @@ def test_chapter_has_the_parts_of_a_chapter(path):
     assert equations == [str(n + 1) for n in range(text.count("$$") // 2)]
 
 
-@each_chapter
-def test_chapter_landing_page_readme_and_guide_agree_on_its_time(path):
-    minutes = reading_minutes(path)
-    opening = prose(path)[0]
-    assert f"> **Cost.** About {minutes} minutes to read.\n" in opening
-    seconds = re.search(r"(\d+) seconds on two CPU cores", opening).group(1)
-    title = opening.splitlines()[0].removeprefix("# ")
-    card = (BOOK / "index.md").read_text("utf-8").partition(f" {title}\n:link: ")[2]
-    assert card.startswith(f"{path.stem}\n")
-    assert f"{minutes} min · runs in {seconds} s · " in card.partition(":::")[0]
-    readme = (BOOK.parent / "README.md").read_text("utf-8")
-    row = readme.partition(f"](book/{path.name}) | ")[2].partition("\n")[0]
-    assert re.match(rf"[^|]+\| {seconds} s\b", row)
-    guide = (BOOK / "teaching.md").read_text("utf-8")
-    assert f"]({path.name}) | {minutes} min | {seconds} s | " in guide
-
-
 def test_teaching_guide_names_sections_and_exercises_that_exist():
-    guide = (BOOK / "teaching.md").read_text("utf-8")
+    guide = (BOOK / "appendix/teaching.md").read_text("utf-8")
     headings = "\n".join(text for path in CHAPTERS for text in prose(path))
-    named = re.findall(r"\[(\d+\.\d+)\]\((\w+)\.ipynb#", guide)
+    named = re.findall(r"\[(\d+\.\d+)\]\(\.\./(\w+)\.ipynb#", guide)
     assert len(named) > 50
     for section, chapter in named:
         assert int(section.partition(".")[0]) == int(chapter[:2])
@@ -184,19 +166,13 @@ def test_teaching_guide_names_sections_and_exercises_that_exist():
         assert re.search(rf"^## {number} ", tasks, flags=re.M), number
 
 
-@pytest.mark.parametrize("path", EXERCISES, ids=lambda path: path.stem)
-def test_teaching_guide_tells_the_time_and_points_of_exercises(path):
-    text = "\n".join(prose(path))
-    minutes = sum(map(int, re.findall(r"^## .*\((\d+) minutes\)$", text, flags=re.M)))
-    grades = [c["metadata"].get("nbgrader", {}) for c in code(path)]
-    points = sum(grade.get("points", 0) for grade in grades)
-    guide = (BOOK / "teaching.md").read_text("utf-8")
-    row = guide.partition(f"]({path.name}) | ")[2].partition("\n")[0]
-    assert row.endswith(f" | {minutes} min | {points} |")
-
-
-def test_all_chapters_begin_with_the_same_setup():
-    setups = {source(code(path)[0]) for path in CHAPTERS + APPENDICES}
+def test_all_notebooks_begin_with_the_same_setup():
+    """Those in a folder look for the modules one folder up; that is all."""
+    line = 'sys.path.append("..")  # the book\'s modules lie one folder up\n'
+    setups = {source(code(path)[0]) for path in CHAPTERS}
+    for path in EXERCISES + APPENDICES:
+        assert line in source(code(path)[0])
+        setups.add(source(code(path)[0]).replace(line, ""))
     assert len(setups) == 1
     address = re.search(r'"(https://github.com/[^"]+)"', setups.pop()).group(1)
     assert f"url: {address}\n" in (BOOK.parent / "_config.yml").read_text("utf-8")
@@ -213,7 +189,9 @@ ENTRIES = set(
 
 def cited_in(text):
     """The keys of the works that a text links to, by name and year."""
-    for words in re.findall(r"\[([^\]]+)\]\((?:\.\./)?references\.md\)", text):
+    for words in re.findall(
+        r"\[([^\]]+)\]\((?:\.\./)?(?:appendix/)?references\.md\)", text
+    ):
         if words != "references":  # the page itself
             name, year = re.match(r"(\w+).*?(\d{4}b?)", words).groups()
             yield f"{name.lower()}{year}"
@@ -227,23 +205,35 @@ def test_chapter_cites_its_sources(path):
 def test_citations_and_bibliography_agree():
     notebooks = CHAPTERS + EXERCISES + APPENDICES
     texts = [text for path in notebooks for text in prose(path)]
-    texts += [path.read_text("utf-8") for path in BOOK.glob("*.md")]
+    texts += [path.read_text("utf-8") for path in PAGES]
     assert set(cited_in("\n".join(texts))) == ENTRIES
+
+
+def text_of(module):
+    return (BOOK / f"{module.replace('.', '/')}.py").read_text("utf-8")
+
+
+def said_of(path):
+    """What the README says that a chapter reaches on the sample."""
+    return json.loads(path.read_text("utf-8"))["metadata"]["book"]["here"]
 
 
 @each_chapter
 def test_numbers_in_prose_stand_in_an_output_or_a_record(path):
     shown = [printed(cell) + source(cell) for cell in code(path)]
-    modules = [(BOOK / f"{name}.py").read_text("utf-8") for name in MODULES]
+    modules = [text_of(name) for name in MODULES]
     text = "\n".join(shown + modules)
     records = [json.loads(p.read_text("utf-8")) for p in BOOK.glob("results/*.json")]
     recorded = [number for record in records for number in numbers_in(record)]
-    for passage in prose(path):
+    for passage in [*prose(path), said_of(path)]:
         for token in claims(passage):
             assert supported(token, text, recorded), (token, passage)
 
 
-@pytest.mark.parametrize("name", ["index", "teaching", "faq", "contributing"])
+@pytest.mark.parametrize(
+    "name",
+    ["index", "appendix/teaching", "appendix/faq", "appendix/contributing"],
+)
 def test_numbers_of_other_pages_stand_in_what_they_link_to_or_a_record(name):
     cells = {path.stem: read(path) for path in CHAPTERS}
     shown = {n: "\n".join(printed(c) + source(c) for c in cells[n]) for n in cells}
@@ -252,7 +242,7 @@ def test_numbers_of_other_pages_stand_in_what_they_link_to_or_a_record(name):
     records = [json.loads(p.read_text("utf-8")) for p in BOOK.glob("results/*.json")]
     recorded = [number for record in records for number in numbers_in(record)]
     for block in (BOOK / f"{name}.md").read_text("utf-8").split("\n## "):
-        linked = set(re.findall(r"\((\d\d_\w+)\.ipynb", block)) or set(shown)
+        linked = set(re.findall(r"\((?:\.\./)?(\d\d_\w+)\.ipynb", block)) or set(shown)
         text = "\n".join([versions, *(shown[stem] for stem in linked)])
         for line in block.splitlines():
             for token in claims(line):
@@ -267,67 +257,3 @@ def test_an_invented_number_is_found():
     assert supports == {
         "53.6": True, "2000": True, "91.71": True, "54.6": False, "3.5": False
     }  # fmt: skip
-
-
-# ---------------------------------------------------------------- lesson = library
-
-
-def definitions(text):
-    """The functions and classes at the top of a source text, by name."""
-    tree = ast.parse(text)
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    return {node.name: node for node in tree.body if isinstance(node, kinds)}
-
-
-def bare(node):
-    """The syntax tree without docstrings and annotations, which lessons leave out."""
-    for inner in ast.walk(node):
-        kinds = (ast.FunctionDef, ast.ClassDef)
-        if isinstance(inner, kinds) and ast.get_docstring(inner):
-            del inner.body[0]
-        if isinstance(inner, ast.FunctionDef):
-            inner.returns = None
-        if isinstance(inner, ast.arg):
-            inner.annotation = None
-    return ast.dump(node)
-
-
-def taught(module):
-    """The definitions of a module whose docstring names a chapter, with its number."""
-    text = (BOOK / f"{module}.py").read_text("utf-8")
-    for name, node in definitions(text).items():
-        found = re.search(r"Taught in chapter (\d+)\.", ast.get_docstring(node) or "")
-        if found:
-            yield name, node, int(found.group(1))
-
-
-LESSONS = [lesson for module in MODULES for lesson in taught(module)]
-
-
-def test_the_lessons_are_found():
-    assert {"augment", "train_epoch", "evaluate"} <= {name for name, _, _ in LESSONS}
-
-
-@pytest.mark.parametrize("name, node, chapter", LESSONS, ids=[x[0] for x in LESSONS])
-def test_lesson_and_library_are_the_same_code(name, node, chapter):
-    paths = [path for path in CHAPTERS if path.stem.startswith(f"{chapter:02}_")]
-    assert paths, f"chapter {chapter} does not exist"
-    shown = definitions("\n".join(source(cell) for cell in code(paths[0])))
-    assert name in shown, f"chapter {chapter} does not show {name}"
-    assert bare(shown[name]) == bare(node)
-
-
-def test_a_drifted_lesson_is_found():
-    kept = 'def f(x: int) -> int:\n    """Add one."""\n    return x + 1'
-    same, drifted = "def f(x):\n    return x + 1", "def f(x):\n    return x - 1"
-    (one, two, three) = (bare(definitions(t)["f"]) for t in (kept, same, drifted))
-    assert one == two != three
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_public_definitions_are_documented_and_the_module_says_what_it_holds(name):
-    module = importlib.import_module(name)
-    assert len(module.__doc__.splitlines()) >= 3
-    for word, node in definitions((BOOK / f"{name}.py").read_text("utf-8")).items():
-        if not word.startswith("_"):
-            assert ast.get_docstring(node), word

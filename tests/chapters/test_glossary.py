@@ -34,7 +34,7 @@ FORMS = {
     "weighted": "weighted average",
 }
 
-GLOSSARY = (BOOK / "glossary.md").read_text("utf-8")
+GLOSSARY = (BOOK / "appendix/glossary.md").read_text("utf-8")
 LITERAL = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\*\*", re.S)
 HEADING_OR_ITALICS = re.compile(r"^##? (.+)$|(?<![*\\])\*(?!\s)([^*]+)\*", re.M)
 
@@ -71,9 +71,9 @@ def link(page, heading):
     """A link to a section of a chapter, or to the notebook of an exercise."""
     number = heading.split()[0]
     if page.startswith("exercises/"):
-        return f"[ex. {number}]({page})"
+        return f"[ex. {number}](../{page})"
     anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-    return f"[{number}]({page}#{anchor})"
+    return f"[{number}](../{page}#{anchor})"
 
 
 def first_places(known):
@@ -145,8 +145,10 @@ def test_italics_are_told_from_bold_code_and_formulas():
     assert list(italics([text, "*next* cell"])) == [
         (words, "3.2 What, then?") for words in ("one term", "both", "two's", "next")
     ]
-    assert link("03_x.ipynb", "3.2 What, then?") == "[3.2](03_x.ipynb#32-what-then)"
-    assert link("exercises/03_x.ipynb", "3.4 Soft") == "[ex. 3.4](exercises/03_x.ipynb)"
+    assert link("03_x.ipynb", "3.2 What, then?") == "[3.2](../03_x.ipynb#32-what-then)"
+    assert (
+        link("exercises/03_x.ipynb", "3.4 Soft") == "[ex. 3.4](../exercises/03_x.ipynb)"
+    )
     known = {"bias", "loss", "pixel", "hidden layer"}
     words = ("bias", "losses", "pixels", "hidden", "unknowns")
     assert [entry(w, known) for w in words] == [

@@ -164,11 +164,3 @@ def test_chapter_and_exercises_point_at_each_other(path):
     place = f"file: book/{path.stem}\n"
     inside = f"{place}        sections:\n          - file: book/exercises/{path.stem}\n"
     assert inside in contents
-
-
-def test_setup_is_the_chapters_and_one_line():
-    line = 'sys.path.append("..")  # the book\'s modules lie one folder up\n'
-    chapters = source(code(CHAPTERS[0])[0])
-    for path in EXERCISES:
-        assert source(code(path)[0]).replace(line, "") == chapters
-        assert line in source(code(path)[0])

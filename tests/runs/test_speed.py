@@ -10,7 +10,7 @@ import torch
 import helpers
 from runs import speed
 from support import cifar10, download, files
-from taught import resnet, training
+from taught import memory, resnet, training
 from taught import speed as lesson
 
 
@@ -98,6 +98,6 @@ def test_options_are_told():
 
 
 def test_freed_memory_is_kept_where_glibc_is(monkeypatch):
-    assert lesson.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
-    monkeypatch.setattr(lesson.ctypes, "CDLL", lambda name: object())
-    assert not lesson.keep_freed_memory()
+    assert memory.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert not memory.keep_freed_memory()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from runs import driver, train
-from support import cifar10, files, machine
+from support import cifar10, epochs, files, machine
 from support.precision import bf16_is_fast
 from taught import resnet, training
 
@@ -34,6 +34,12 @@ def start(folder, *more, **options):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
+
+
+def run(folder, *more):
+    """A small run in this process; returns its record."""
+    train.main([*SMALL, "--results", str(folder), *more])
+    return json.loads((folder / "run.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +124,7 @@ def test_weights_and_outputs_give_the_recorded_accuracy(finished, sample):
 
 
 def test_images_can_be_set_aside_to_choose_by(tmp_path, sample):
-    process = start(tmp_path, "--epochs", "1", "--validation", "200")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = run(tmp_path, "--epochs", "1", "--validation", "200")
     assert record["data"]["train_images"] == 1_800
     assert record["data"]["validation_images"] == 200
     outputs, _ = files.load_tensors(tmp_path / "run.outputs.safetensors")
@@ -132,10 +135,7 @@ def test_images_can_be_set_aside_to_choose_by(tmp_path, sample):
 
 def test_some_classes_can_be_trained_on_with_another_stem_and_shortcut(tmp_path):
     words = "--epochs 1 --classes 8 0 9 --stem imagenet --shortcut none"
-    process = start(tmp_path, *words.split())
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = run(tmp_path, *words.split())
     told = record["classes"], record["stem"], record["shortcut"]
     assert told == ([8, 0, 9], "imagenet", "none")
     assert record["data"]["train_images"] == 600
@@ -146,10 +146,8 @@ def test_some_classes_can_be_trained_on_with_another_stem_and_shortcut(tmp_path)
 
 def test_old_record_is_not_overwritten_unasked(finished):
     before = (finished[0] / "run.json").read_bytes()
-    process = start(finished[0])
-    _, err = process.communicate()
-    assert process.returncode == 1
-    assert err.startswith("runs.train: ") and "choose another --name" in err
+    with pytest.raises(SystemExit, match="^runs.train: .* choose another --name"):
+        run(finished[0])
     assert (finished[0] / "run.json").read_bytes() == before
 
 
@@ -165,8 +163,8 @@ def test_killed_run_continues_to_the_same_weights(finished, tmp_path, delay):
     process.communicate()
     if (tmp_path / "run.json").exists():
         pytest.skip("this machine ended the run before it was killed")
-    _, err = start(tmp_path).communicate()
-    assert "--resume goes on from it" in err
+    with pytest.raises(SystemExit, match="--resume goes on from it"):
+        run(tmp_path)
     process = start(tmp_path, "--resume")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -230,14 +228,11 @@ def interrupted(*_):
 def test_other_number_of_threads_cannot_go_on(tmp_path):
     """It would end with other weights, and the record would name one number."""
     checkpoint = tmp_path / "run.checkpoint"
-    process = start(tmp_path)
-    while not checkpoint.exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    _, err = start(tmp_path, "--resume", "--threads", "2").communicate()
-    assert "made with threads = 1, not 2: use the same settings" in err
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(epochs, "epoch_line", interrupted)  # after the checkpoint
+        run(tmp_path)
+    with pytest.raises(SystemExit, match="made with threads = 1, not 2: use the same"):
+        run(tmp_path, "--resume", "--threads", "2")
     assert checkpoint.exists()
 
 
@@ -288,16 +283,12 @@ def test_help_tells_defaults_that_inform(capsys):
 @pytest.mark.parametrize("word", ["float32", "bfloat16"])
 def test_precision_can_be_chosen(word, tmp_path):
     """What is not said is chosen by the processor."""
-    words = [*SMALL, "--epochs", "1", "--results", str(tmp_path)]
-    train.main([*words, "--precision", word])
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = run(tmp_path, "--epochs", "1", "--precision", word)
     assert record["recipe"]["bf16"] is (word == "bfloat16")
     assert record["machine"]["precision"].startswith(word)
     if (word == "bfloat16") == bf16_is_fast(torch.device("cpu")):
-        train.main([*words, "--overwrite"])
-        assert json.loads((tmp_path / "run.json").read_text())["recipe"]["bf16"] is (
-            word == "bfloat16"
-        )
+        record = run(tmp_path, "--epochs", "1", "--overwrite")
+        assert record["recipe"]["bf16"] is (word == "bfloat16")
 
 
 def test_weights_are_halved_only_where_no_answer_changes(few, monkeypatch):

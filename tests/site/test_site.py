@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import book_site
-import cifar10
 import page_weight
 import pytest
 import torch
@@ -20,8 +19,10 @@ from PIL import Image
 import helpers
 from browsing import PAGES, SITE, WIDTHS, Visit, violations
 from notebooks import read, source
+from support import cifar10, files
+from taught import resnet, training
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
 
 
@@ -362,7 +363,6 @@ def test_page_answers_as_the_record_for_ten_images(visit, page):
 @needs_live_model
 def test_exported_network_gives_pytorchs_logits(sample):
     import onnx
-    import resnet
     from onnx.reference import ReferenceEvaluator
 
     exported = ReferenceEvaluator(onnx.load(SITE / "_static" / "resnet20.onnx"))
@@ -377,7 +377,7 @@ def test_exported_network_gives_pytorchs_logits(sample):
 
 @needs_live_model
 def test_bad_files_get_a_sentence_and_good_ones_an_answer(visit, tmp_path, sample):
-    files = {
+    pictures = {
         "notes.png": (b"this is text", "no picture that this browser can read"),
         "empty.jpg": (b"", "no picture that this browser can read"),
         "huge.png": (bytes(31_000_000), "more than 30 MB"),
@@ -385,7 +385,7 @@ def test_bad_files_get_a_sentence_and_good_ones_an_answer(visit, tmp_path, sampl
     opened = visit("book/index.html")
     start_live_model(opened)
     said = opened.page.locator(".live-said")
-    for name, (content, sentence) in files.items():
+    for name, (content, sentence) in pictures.items():
         (tmp_path / name).write_bytes(content)
         opened.page.set_input_files(".live-file", tmp_path / name)
         opened.page.get_by_text(sentence).wait_for()
