@@ -181,8 +181,8 @@ def teaching_table(chapters: list[dict]) -> str:
     for c in chapters:
         lines.append(
             f"| {c['number']} | [{c['name']}](../{c['path'].name}) "
-            f"| {c['minutes']} min | {c['seconds']} s | {c['full']} | {c['exercise_minutes']} min "
-            f"| {c['points']} |"
+            f"| {c['minutes']} min | {c['seconds']} s | {c['full']} "
+            f"| {c['exercise_minutes']} min | {c['points']} |"
         )
     return "\n".join(lines)
 

@@ -149,7 +149,7 @@ def keep_seconds(notebook: nbformat.NotebookNode, seconds: float) -> None:
     facts_of_chapter = notebook.metadata.get("book")
     if facts_of_chapter:
         known = facts_of_chapter.get("seconds", 0)
-        if not 0.7 * known <= seconds <= 1.1 * known:
+        if not 0.8 * known <= seconds <= 1.1 * known:
             facts_of_chapter["seconds"] = 5 * math.ceil(seconds / 5)
 
 

@@ -1,4 +1,4 @@
-"""Facts stand once: what is said of chapters and records elsewhere is made from them."""
+"""Facts stand once: what is said of chapters and records is made from them."""
 
 import re
 

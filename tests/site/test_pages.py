@@ -21,7 +21,7 @@ def opened(request, browser, address):
 def test_all_pages_were_built():
     names = {page.removeprefix("book/").removesuffix(".html") for page in PAGES}
     chapters = "01_introduction", "exercises/01_introduction", "07_training"
-    assert {"index", *chapters, "references"} <= names
+    assert {"index", *chapters, "appendix/references"} <= names
 
 
 FITS = """width => {
@@ -88,7 +88,13 @@ def test_page_fits_its_window_and_wide_blocks_scroll_by_themselves(opened, width
     assert opened.page.evaluate(FITS, width) == []
 
 
-@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize(
+    "width",
+    [
+        pytest.param(WIDTHS["phone"], id="phone"),
+        pytest.param(WIDTHS["desk"], id="desk", marks=pytest.mark.slow),
+    ],
+)
 def test_page_is_accessible_in_light_and_dark(opened, width):
     opened.page.evaluate(THIN)
     opened.page.set_viewport_size({"width": width, "height": 900})

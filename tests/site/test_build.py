@@ -1,0 +1,75 @@
+"""The build itself: what must turn it red, does."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONTENTS = """
+format: jb-book
+root: book/index
+chapters:
+  - file: book/01_small
+  - file: book/references
+"""
+PAGE = """# A small book
+
+{cite}`he2016` stands in the [references](references.md).
+
+```{image} _static/favicon.svg
+:alt: A small picture that stands for the book in a list of pages.
+```
+"""
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """A book of three pages with the settings of this one."""
+    book = tmp_path / "book"
+    book.mkdir()
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    (tmp_path / "_toc.yml").write_text(CONTENTS, "utf-8")
+    (book / "index.md").write_text(PAGE, "utf-8")
+    shutil.copy(ROOT / "book/appendix/references.md", book)
+    for name in ("references.bib", "helpers.py"):
+        shutil.copy(ROOT / "book" / name, book)
+    for name in ("_static", "_tools", "support", "taught", "data"):
+        shutil.copytree(ROOT / "book" / name, book / name)
+    (book / "exercises").mkdir()
+    text = {"cell_type": "markdown", "metadata": {}, "id": "title", "source": "# Small"}
+    notebook = {"cells": [text], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (book / "01_small.ipynb").write_text(json.dumps(notebook), "utf-8")
+    return tmp_path
+
+
+def build(folder):
+    """Build with the command of the Makefile."""
+    words = re.search(r"jupyter-book (build .*)", (ROOT / "Makefile").read_text())
+    code = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *words.group(1).split()]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_sound_book_is_built(small_book):
+    result = build(small_book)
+    assert result.returncode == 0, result.stderr
+
+
+def test_broken_references_fail_the_build(small_book):
+    """A link in a notebook, a citation, a picture: each is named."""
+    path = small_book / "book/01_small.ipynb"
+    broken = "# Small\\n\\nSee [nothing](99_nothing.ipynb)."
+    path.write_text(path.read_text("utf-8").replace("# Small", broken), "utf-8")
+    page = small_book / "book/index.md"
+    more = "\n{cite}`nobody1999`\n\n```{image} _static/none.png\n```\n"
+    page.write_text(page.read_text("utf-8") + more, "utf-8")
+    result = build(small_book)
+    assert result.returncode != 0
+    for cause in ("99_nothing", "nobody1999", "none.png"):
+        assert cause in result.stderr, cause
