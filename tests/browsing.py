@@ -54,7 +54,9 @@ class Visit:
 
     def on_request(self, request, address):
         self.requests.append(request.url)
-        home = re.sub(r"(book/\d|book/\w+\.|book/ex|index|search).*", "", address)
+        home = re.sub(
+            r"(book/\d|book/\w+\.|book/ex|book/app|index|search).*", "", address
+        )
         if not request.url.startswith((home, "data:", "blob:")):
             self.complaints.append(f"foreign: {request.url}")
 

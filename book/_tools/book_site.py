@@ -68,7 +68,7 @@ def say_what_was_verified(app, config):
     """Put the date and the versions at the foot of each page."""
     now = int(os.environ.get("SOURCE_DATE_EPOCH", 0))
     built = datetime.fromtimestamp(now, UTC) if now else datetime.now(UTC)
-    sources = [*BOOK.rglob("*.ipynb"), *BOOK.glob("*.py")]
+    sources = [*BOOK.rglob("*.ipynb"), *BOOK.rglob("*.py")]
     changed = max(p.stat().st_mtime for p in sources if ".ipynb_" not in str(p))
     if VERIFIED.exists() and VERIFIED.stat().st_mtime >= changed:
         date = datetime.fromtimestamp(VERIFIED.stat().st_mtime, UTC)

@@ -24,8 +24,11 @@ def test_reduced_is_the_default(monkeypatch):
     assert helpers.by_mode(reduced=1, full=2) == 2
 
 
-def test_setup_seeds_pins_threads_and_says_the_mode(capsys):
-    torch.set_num_threads(1)
+def test_setup_seeds_pins_threads_and_says_the_mode(capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # where two kernels run side by side
+    helpers.setup()
+    assert torch.get_num_threads() == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
     helpers.setup(seed=3)
     assert torch.get_num_threads() == 2
     assert "Reduced mode" in capsys.readouterr().out

@@ -18,12 +18,13 @@ chapters:
   - file: book/01_small
   - file: book/references
 """
+SMALL = "# Small\n\nA small page, with a sentence that says what stands on it."
 PAGE = """# A small book
 
 {cite}`he2016` stands in the [references](references.md).
 
-```{image} _static/favicon.svg
-:alt: A small picture that stands for the book in a list of pages.
+```{image} _static/cover.webp
+:alt: Test images of CIFAR-10, ordered by how sure the network is of them.
 ```
 """
 
@@ -42,7 +43,7 @@ def small_book(tmp_path):
     for name in ("_static", "_tools", "support", "taught", "data"):
         shutil.copytree(ROOT / "book" / name, book / name)
     (book / "exercises").mkdir()
-    text = {"cell_type": "markdown", "metadata": {}, "id": "title", "source": "# Small"}
+    text = {"cell_type": "markdown", "metadata": {}, "id": "title", "source": SMALL}
     notebook = {"cells": [text], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (book / "01_small.ipynb").write_text(json.dumps(notebook), "utf-8")
     return tmp_path
@@ -64,8 +65,8 @@ def test_sound_book_is_built(small_book):
 def test_broken_references_fail_the_build(small_book):
     """A link in a notebook, a citation, a picture: each is named."""
     path = small_book / "book/01_small.ipynb"
-    broken = "# Small\\n\\nSee [nothing](99_nothing.ipynb)."
-    path.write_text(path.read_text("utf-8").replace("# Small", broken), "utf-8")
+    broken = "on [it](99_nothing.ipynb)."
+    path.write_text(path.read_text("utf-8").replace("on it.", broken), "utf-8")
     page = small_book / "book/index.md"
     more = "\n{cite}`nobody1999`\n\n```{image} _static/none.png\n```\n"
     page.write_text(page.read_text("utf-8") + more, "utf-8")

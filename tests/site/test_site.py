@@ -274,7 +274,7 @@ def unpacked(tmp_path_factory):
     """The zip that `make zip` packs, unpacked as a reader would."""
     subprocess.run(["make", "zip"], cwd=ROOT, check=True, capture_output=True)
     folder = tmp_path_factory.mktemp("a class")
-    with zipfile.ZipFile(ROOT / "_build" / "residual-networks-executed.zip") as packed:
+    with zipfile.ZipFile(ROOT / "_build" / "resnets-from-scratch.zip") as packed:
         packed.extractall(folder)
     return f"{folder.as_uri()}/html"
 
