@@ -33,6 +33,7 @@ class Visit:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )
+        self.context.set_default_timeout(120_000)  # a busy machine may take its time
         self.page = self.context.new_page()
         self.complaints = []
         self.requests = []

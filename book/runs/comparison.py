@@ -8,7 +8,8 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -57,8 +58,9 @@ def run_jobs(
     kept.mkdir(parents=True, exist_ok=True)
     tasks = [(do, job, kept / f"{_name(job)}.json") for job in jobs]
     done = []
-    with _pool(processes, threads) as each:
-        for outcome in tqdm(each(_do_once, tasks), total=len(tasks), unit="run"):
+    with _mapping(processes, threads) as mapping:
+        outcomes = mapping(_do_once, tasks)
+        for outcome in tqdm(outcomes, total=len(tasks), unit="run"):
             done.append(outcome)
             tqdm.write(_line(outcome))
     return done
@@ -97,24 +99,17 @@ def _do_once(task: tuple) -> dict:
     return outcome
 
 
-class _pool:
-    """Yields a function like `map` that works in this process or in several others."""
-
-    def __init__(self, processes: int, threads: int):
-        self.pool = None
-        if processes > 1:
-            os.environ["TQDM_DISABLE"] = "1"  # there: one bar is enough
-            context = multiprocessing.get_context("spawn")
-            self.pool = context.Pool(processes, get_ready, [threads])
-        else:
-            get_ready(threads)
-
-    def __enter__(self):
-        return self.pool.imap if self.pool else map
-
-    def __exit__(self, *_):
-        if self.pool:
-            self.pool.terminate()
+@contextmanager
+def _mapping(processes: int, threads: int) -> Iterator[Callable]:
+    """Give a function like `map` that works in this process, or in several others."""
+    if processes == 1:
+        get_ready(threads)
+        yield map
+        return
+    os.environ["TQDM_DISABLE"] = "1"  # in the others: one bar is enough
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, get_ready, [threads]) as pool:
+        yield pool.imap
 
 
 def get_ready(threads: int) -> None:

@@ -41,26 +41,6 @@ def small_notebook():
     return new_notebook(cells=[new_markdown_cell("# Small"), first, second])
 
 
-def nbval(folder, change=None):
-    """Run the book's notebook command on one small notebook, changed or not."""
-    notebook = small_notebook()
-    if change:
-        change(notebook.cells)
-    (folder / "book").mkdir()
-    nbformat.write(notebook, folder / "book" / "01_small.ipynb")
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copy(ROOT / "book" / "helpers.py", folder / "book")
-    shutil.copytree(ROOT / "book" / "support", folder / "book" / "support")
-    return run(*["-m", "pytest", "--nbval", "--nbval-current-env", "book"], cwd=folder)
-
-
-def test_sound_notebook_is_green(tmp_path):
-    result = nbval(tmp_path)
-    assert result.returncode == 0, result.stdout
-    assert "2 passed" in result.stdout
-
-
 def changed_output(cells):
     cells[1].outputs[0].text = "mode full\n"
 
@@ -73,11 +53,39 @@ def broken_cell(cells):
     cells[1].source = "import helpers\nprint('mode', helpers.no_such_thing())"
 
 
-@pytest.mark.parametrize("change", [changed_output, stripped_output, broken_cell])
-def test_damaged_notebook_is_red(tmp_path, change):
-    result = nbval(tmp_path, change)
-    assert result.returncode == 1, result.stdout
-    assert "1 failed, 1 passed" in result.stdout
+def sound(cells):
+    pass
+
+
+DAMAGES = (sound, changed_output, stripped_output, broken_cell)
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory):
+    """What the book's notebook command says of small notebooks, damaged and sound."""
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "book").mkdir()
+    for change in DAMAGES:
+        notebook = small_notebook()
+        change(notebook.cells)
+        nbformat.write(notebook, folder / "book" / f"{change.__name__}.ipynb")
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "book" / "helpers.py", folder / "book")
+    shutil.copytree(ROOT / "book" / "support", folder / "book" / "support")
+    words = ["-m", "pytest", "--nbval", "--nbval-current-env", "book"]
+    result = run(*words, cwd=folder)
+    assert result.returncode == 1 and "3 failed, 5 passed" in result.stdout
+    return result.stdout
+
+
+@pytest.mark.parametrize("change", DAMAGES[1:])
+def test_damaged_notebook_is_red(verdicts, change):
+    assert f"FAILED book/{change.__name__}.ipynb::Cell" in verdicts
+
+
+def test_sound_notebook_is_green(verdicts):
+    assert "FAILED book/sound.ipynb" not in verdicts
 
 
 def test_fully_stripped_notebook_is_red(tmp_path):

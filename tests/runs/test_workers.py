@@ -33,9 +33,9 @@ from taught import resnet
 torch.set_num_threads(1)
 team = workers.join(torch.device("cpu"), sync_norm=True)
 images, labels = cifar10.to_tensors(cifar10.load_sample().train)
-order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:504]
+order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:252]
 part = images[order], labels[order]
-recipe = FullRecipe(epochs=2, batch_size=150, peak_rate=0.005)
+recipe = FullRecipe(epochs=2, batch_size=76, peak_rate=0.005)
 for dtype in (torch.float32, torch.float64):
     shown = []
 
@@ -121,10 +121,10 @@ def test_workers_agree_on_loss_and_accuracy(trained):
 
 def test_workers_share_every_image_once_an_epoch(trained):
     (_, alone, _), (_, first, _), (_, second, _) = trained(64)
-    assert len(alone) == 2 * 504 and len(first) == len(second) == 504
-    first, second = first[:252], second[:252]  # of batches of 150, 150, 150 and 54
-    assert len(set(alone[:504].tolist())) == 504
-    assert torch.equal(torch.cat([first, second]).sort()[0], alone[:504].sort()[0])
+    assert len(alone) == 2 * 252 and len(first) == len(second) == 252
+    first, second = first[:126], second[:126]  # of batches of 76, 76, 76 and 24
+    assert len(set(alone[:252].tolist())) == 252
+    assert torch.equal(torch.cat([first, second]).sort()[0], alone[:252].sort()[0])
 
 
 def test_training_by_two_leaves_one_record(tmp_path):

@@ -57,6 +57,7 @@ def build(folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_sound_book_is_built(small_book):
     result = build(small_book)
     assert result.returncode == 0, result.stderr

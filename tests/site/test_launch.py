@@ -119,6 +119,7 @@ def test_chapter_runs_in_a_simulated_colab(colab, monkeypatch):
     assert any("image/png" in output.data for output in figures)
 
 
+@pytest.mark.slow
 def test_simulated_colab_lacks_what_the_book_needs_for_its_tests(colab):
     _, environment, _ = colab
     command = [sys.executable, "-c", "import google.colab, torch; import nbval"]
