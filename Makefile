@@ -17,7 +17,7 @@ BIN := .venv/bin
 SITE := _build/html/index.html
 ZIP := resnets-from-scratch.zip
 COURSE := _build/class
-PYTEST := $(BIN)/python -m pytest -n 2 --durations=70 --nbval --nbval-current-env tests book
+PYTEST := $(BIN)/python -m pytest -n 2 --nbval --nbval-current-env tests book
 RUN := cd book && ../$(BIN)/python -m
 SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
              -not -path '*/__pycache__/*' -not -path '* *' \
