@@ -12,9 +12,11 @@ _note = Path(os.environ["BOOK_READ"])
 
 
 def _watch(event, arguments):
-    if event == "open" and str(arguments[0]).startswith(_book):
-        with _note.open("a", encoding="utf-8") as file:  # lies outside the book
-            file.write(f"{arguments[0]}\n")
+    if event == "open" and isinstance(arguments[0], str):
+        path = os.path.abspath(arguments[0])  # exercises import from ".."
+        if path.startswith(_book):
+            with _note.open("a", encoding="utf-8") as file:  # lies outside the book
+                file.write(f"{path}\n")
 
 
 sys.addaudithook(_watch)
