@@ -50,6 +50,7 @@ zip: $(SITE)
 	@echo "The site lies in _build/$(ZIP): unpack it and open html/index.html"
 
 lab: .venv/ready
+	@cd book && ../$(BIN)/jupyter trust *.ipynb */*.ipynb >/dev/null  # to show pictures
 	$(RUN) jupyterlab
 
 outputs: .venv/ready
@@ -85,7 +86,7 @@ ifneq ("$(shell $(BIN)/python -c "" 2>/dev/null && cat .venv/ready 2>/dev/null)"
 .venv/ready: moved
 endif
 
-.venv/ready: requirements.txt
+.venv/ready: requirements.txt book/requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c "import ensurepip" 2>/dev/null || \

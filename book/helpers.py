@@ -8,7 +8,6 @@ import json
 import math
 import os
 import random
-import sys
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -23,8 +22,19 @@ from support.cifar10 import (
     only,
     to_tensors,
 )
+from support.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PINK,
+    show_drawing,
+    show_figures_as_svg,
+)
 from support.files import RESULTS, TrainingError, load_tensors, load_weights
 from support.machine import choose_device
+from support.photos import shrink
 from support.plan import command_of, read_plan
 from support.precision import bf16_is_fast, train_in_bf16
 
@@ -32,15 +42,11 @@ __all__ = [
     "BLUE", "CLASSES", "GREEN", "GREY", "ORANGE", "PINK", "RESULTS", "TrainingError",
     "bf16_is_fast", "by_mode", "channel_statistics", "choose_device", "command_of",
     "load_data", "load_sample", "load_tensors", "load_weights", "mode", "only",
-    "plot_curves", "read_plan", "read_record", "setup", "show_images", "to_tensors",
-    "train_in_bf16", "use_book_style",
+    "plot_curves", "read_plan", "read_record", "setup", "show_drawing", "show_images",
+    "shrink", "to_tensors", "train_in_bf16", "use_book_style",
 ]  # fmt: skip
 
 MODES = ("reduced", "full")
-
-# Okabe and Ito's palette: told apart by colour-blind readers, in the order of use.
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-GREY = "#6B6B6B"
 
 
 # ---------------------------------------------------------------- setup
@@ -102,7 +108,7 @@ def read_record(name: str) -> dict:
 
 
 def use_book_style() -> None:
-    """Set the one plot style of the book: readable at phone width, sharp, plain."""
+    """Set the plot style of the book: plain, legible on a phone and in the dark."""
     plt.rcdefaults()
     plt.rcParams.update(
         {
@@ -116,16 +122,22 @@ def use_book_style() -> None:
             "axes.spines.right": False,
             "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK, GREY]),
             "axes.grid": True,
-            "grid.color": "#E6E6E6",
+            "grid.color": GREY,
+            "grid.alpha": 0.25,
+            "text.color": INK,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "axes.facecolor": "none",
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+            "image.interpolation": "none",
             "axes.axisbelow": True,
             "lines.linewidth": 2,
             "legend.frameon": False,
         }
     )
-    if "matplotlib_inline" in sys.modules:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-        set_matplotlib_formats("retina")
+    show_figures_as_svg()
 
 
 def show_images(
@@ -142,7 +154,7 @@ def show_images(
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, text in zip(axes.flat, images, titles):
-        axis.imshow(image, interpolation="nearest")
+        axis.imshow(image)
         axis.set_title(text, fontsize=9, loc="center")
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     plt.show()

@@ -6,6 +6,7 @@ import page_weight
 from axe_playwright_python.base import AXE_FILE_PATH
 
 SITE = page_weight.SITE
+DISK = SITE.as_uri()  # as who unpacked the zip opens it
 PAGES = sorted(
     path.relative_to(SITE).as_posix()
     for path in SITE.glob("book/**/*.html")
@@ -64,12 +65,6 @@ class Visit:
     def on_response(self, response):
         if response.status >= 400:
             self.complaints.append(f"{response.status}: {response.url}")
-
-    def typeset_all(self):
-        """Stir, as a reader does, and wait until no formula waits."""
-        self.page.mouse.move(5, 5)
-        self.page.mouse.move(9, 9)
-        self.page.wait_for_function(page_weight.TYPESET)
 
 
 # What axe-core finds, in words. A scheme changes nothing but colours; these depend on

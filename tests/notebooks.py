@@ -45,8 +45,11 @@ def printed(cell):
     return "\n".join(parts)
 
 
+PICTURES = {"image/png", "image/svg+xml"}
+
+
 def pictures(cell):
-    return [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    return [o for o in cell.get("outputs", []) if PICTURES & o.get("data", {}).keys()]
 
 
 LITERAL = re.compile(r"```.*?```|\$\$.*?\$\$|`[^`\n]*`|\$[^$\n]*\$|\]\([^)]*\)", re.S)

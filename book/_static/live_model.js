@@ -6,6 +6,7 @@
   const SIDE = 32; // pixels
   const LARGEST_FILE = 30e6; // bytes
   const MOST_PIXELS = 64e6;
+  const KINDS = "image/png,image/jpeg,image/webp,image/gif,image/avif,image/bmp";
 
   for (const place of document.querySelectorAll(".live-model")) offer(place);
 
@@ -76,32 +77,47 @@
 
   function showPanel(place, classify) {
     const { classes, samples } = window.liveModelData;
-    const input = make("input", { type: "file", accept: "image/*", className: "live-file" });
+    const input = make("input", { type: "file", accept: KINDS, className: "live-file" });
     const choose = make("label", { className: "live-drop" });
-    choose.append("Choose a picture, or drop one here", input);
+    choose.append("Choose a picture, or drop or paste one here", input);
     const strip = make("div", { className: "live-samples" });
     const seen = make("canvas", { width: SIDE, height: SIDE, className: "live-seen" });
-    seen.getContext("2d", { willReadFrequently: true });
+    const pixels = seen.getContext("2d", { willReadFrequently: true });
     seen.setAttribute("role", "img");
     seen.setAttribute("aria-label", "The picture as the network sees it");
     const said = make("p", { className: "live-said" });
     said.setAttribute("role", "status");
-    said.textContent = "Pick one of the ten test images, or bring a picture of your own.";
+    said.textContent =
+      "Pick one of the ten test images, or bring a picture of your own: " +
+      "the network sees its middle square as 32 × 32 pixels.";
     const bars = classes.map((name) => bar(name));
     const list = make("ul", { className: "live-bars" });
     list.append(...bars.map((b) => b.row));
     const left = make("div", { className: "live-left" });
     left.append(seen, choose);
     const panel = make("div", { className: "live-panel" });
-    panel.append(strip, left, list, said);
+    panel.append(strip, left, said, list);
     place.append(panel);
 
-    async function answer(remark) {
-      const rgba = seen.getContext("2d").getImageData(0, 0, SIDE, SIDE).data;
-      const p = await classify(rgba);
-      p.forEach((value, k) => bars[k].show(value, value === Math.max(...p)));
-      const first = p.indexOf(Math.max(...p));
-      said.textContent = `${classes[first]}, ${percent(p[first])}. ${remark}`;
+    // Shows what becomes of a promise of 32 x 32 pixels and a remark, unless the reader
+    // has asked for something else meanwhile.
+    let turn = 0;
+    async function show(promise) {
+      const mine = ++turn;
+      try {
+        const { rgba, remark } = await promise;
+        const p = await classify(rgba);
+        if (mine !== turn) return;
+        pixels.putImageData(new ImageData(rgba, SIDE, SIDE), 0, 0);
+        const first = p.indexOf(Math.max(...p));
+        p.forEach((value, k) => bars[k].show(value, k === first));
+        said.textContent = `${classes[first]}, ${percent(p[first])}. ${remark}`;
+      } catch (problem) {
+        if (mine !== turn) return;
+        pixels.clearRect(0, 0, SIDE, SIDE);
+        bars.forEach((b) => b.show(0, false));
+        said.textContent = problem.message;
+      }
     }
 
     samples.forEach((sample) => {
@@ -111,34 +127,47 @@
       image.alt = `test image ${sample.index}: ${name}`;
       image.width = image.height = SIDE;
       button.append(image);
-      button.addEventListener("click", async () => {
-        await image.decode();
-        seen.getContext("2d").drawImage(image, 0, 0);
-        await answer(`It is test image ${sample.index}, labelled ${name}.`);
-      });
+      button.addEventListener("click", () => show(sampled(image, sample, name)));
       strip.append(button);
     });
+    strip.firstChild.focus({ preventScroll: true });
 
-    async function take(file) {
-      if (!file) return;
-      try {
-        const transparent = await draw(file, seen);
-        await answer(
-          "The network saw the middle square, shrunk to 32 × 32 pixels. " +
-            (transparent ? "Transparent parts count as white. " : "") +
-            "It knows these ten classes only, and calls anything one of them.",
+    function take(data) {
+      const files = [...(data?.files ?? [])];
+      if (files.length === 1) show(shrunk(files[0]));
+      else
+        show(
+          Promise.reject(
+            new Error(
+              files.length
+                ? "These are several files: take one picture at a time."
+                : "That is no file: save the picture, and choose or drop the file.",
+            ),
+          ),
         );
-      } catch (problem) {
-        bars.forEach((b) => b.show(0, false));
-        said.textContent = problem.message;
-      }
     }
-    input.addEventListener("change", () => take(input.files[0]));
-    for (const kind of ["dragover", "drop"])
+    input.addEventListener("change", () => {
+      if (input.files.length) take(input);
+      input.value = ""; // so that the same file can be chosen again
+    });
+    addEventListener("paste", (event) => {
+      if (event.clipboardData.files.length || panel.contains(document.activeElement))
+        take(event.clipboardData);
+    });
+    for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
       place.addEventListener(kind, (event) => {
         event.preventDefault();
-        if (kind === "drop") take(event.dataTransfer.files[0]);
+        choose.classList.toggle("live-over", kind === "dragenter" || kind === "dragover");
+        if (kind === "drop") take(event.dataTransfer);
       });
+  }
+
+  async function sampled(image, sample, name) {
+    await image.decode();
+    const context = make("canvas", { width: SIDE, height: SIDE }).getContext("2d");
+    context.drawImage(image, 0, 0);
+    const rgba = context.getImageData(0, 0, SIDE, SIDE).data;
+    return { rgba, remark: `It is test image ${sample.index}, labelled ${name}.` };
   }
 
   function bar(name) {
@@ -159,8 +188,9 @@
     };
   }
 
-  // Draws the middle square of the picture; tells whether any of it is transparent.
-  async function draw(file, canvas) {
+  // Returns the middle square of a picture file as 32 x 32 pixels on white, each the mean
+  // of those that it stands for, and a remark; support/photos.py does the same.
+  async function shrunk(file) {
     if (file.size > LARGEST_FILE)
       throw new Error(`${file.name} has more than 30 MB: take a smaller picture.`);
     let picture;
@@ -175,22 +205,43 @@
     if (width * height > MOST_PIXELS)
       throw new Error(`${file.name} has ${width} × ${height} pixels: take a smaller one.`);
     const side = Math.min(width, height);
-    const corner = [(width - side) >> 1, (height - side) >> 1];
-    const small = await createImageBitmap(picture, ...corner, side, side, {
-      resizeWidth: SIDE,
-      resizeHeight: SIDE,
-      resizeQuality: "high",
-    });
-    const context = canvas.getContext("2d");
-    context.clearRect(0, 0, SIDE, SIDE);
-    context.drawImage(small, 0, 0);
-    const rgba = context.getImageData(0, 0, SIDE, SIDE).data;
-    const transparent = rgba.some((value, i) => i % 4 === 3 && value < 255);
-    context.globalCompositeOperation = "destination-over";
-    context.fillStyle = "#fff";
-    context.fillRect(0, 0, SIDE, SIDE);
-    context.globalCompositeOperation = "source-over";
-    return transparent;
+    const [left, top] = [(width - side) >> 1, (height - side) >> 1];
+    const rgba = new Uint8ClampedArray(4 * SIDE * SIDE).fill(255);
+    const canvas = make("canvas", { width: side, height: Math.ceil(side / SIDE) + 1 });
+    const strip = canvas.getContext("2d", { willReadFrequently: true });
+    let transparent = false;
+    for (let row = 0; row < SIDE; row++) {
+      const [from, to] = span(row, side);
+      strip.clearRect(0, 0, canvas.width, canvas.height);
+      strip.drawImage(picture, left, top + from, side, to - from, 0, 0, side, to - from);
+      const { data } = strip.getImageData(0, 0, side, to - from);
+      for (let column = 0; column < SIDE; column++) {
+        const [begin, end] = span(column, side);
+        const sums = [0, 0, 0];
+        for (let y = 0; y < to - from; y++)
+          for (let x = begin; x < end; x++) {
+            const at = 4 * (y * side + x);
+            const share = data[at + 3] / 255;
+            transparent ||= share < 1;
+            for (let c = 0; c < 3; c++) sums[c] += share * data[at + c] + 255 * (1 - share);
+          }
+        const count = (to - from) * (end - begin);
+        sums.forEach((sum, c) => (rgba[4 * (SIDE * row + column) + c] = sum / count));
+      }
+    }
+    const how = side < SIDE ? "enlarged" : "shrunk";
+    const remark =
+      `The network saw the middle square, ${how} to 32 × 32 pixels. ` +
+      (transparent ? "Transparent parts count as white. " : "") +
+      "It knows these ten classes only, and calls anything one of them.";
+    return { rgba, remark };
+  }
+
+  // The pixels, from the first to before the last, that number `i` of 32 stands for.
+  function span(i, side) {
+    const scale = side / SIDE;
+    if (scale < 1) return [Math.floor((i + 0.5) * scale), Math.floor((i + 0.5) * scale) + 1];
+    return [Math.floor(i * scale + 0.5), Math.floor((i + 1) * scale + 0.5)];
   }
 
   function percent(p) {

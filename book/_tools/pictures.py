@@ -92,7 +92,7 @@ def fill(axes, test: cifar10.Images, p: torch.Tensor) -> None:
         ordered = members[sure[members].argsort(descending=True)]
         places = torch.linspace(0, len(ordered) - 1, len(row)).round().long()
         for axis, i in zip(row, ordered[places].tolist()):
-            axis.imshow(test.images[i], interpolation="nearest")
+            axis.imshow(test.images[i])
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
             axis.spines[:].set_visible(bool(wrong[i]))
@@ -105,7 +105,7 @@ def still(test: cifar10.Images, p: torch.Tensor) -> plt.Figure:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(7, 2.8), gridspec_kw={"width_ratios": [1, 1.7], "wspace": 0.35}
     )
-    left.imshow(test.images[i], interpolation="nearest")
+    left.imshow(test.images[i])
     left.set(xticks=[], yticks=[], title=f"test image {test.indices[i]}")
     left.grid(False)
     first = p[i] == p[i].max()

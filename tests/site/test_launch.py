@@ -15,7 +15,16 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-from notebooks import APPENDICES, BOOK, CHAPTERS, EXERCISES, MODULES, code, source
+from notebooks import (
+    APPENDICES,
+    BOOK,
+    CHAPTERS,
+    EXERCISES,
+    MODULES,
+    code,
+    pictures,
+    source,
+)
 
 # What the chapters may count on there; its images are renewed several times a year.
 COLAB = {"IPython", "PIL", "matplotlib", "numpy", "safetensors", "scipy", "seaborn"} | {
@@ -83,7 +92,7 @@ def colab(tmp_path):
     (site / "google" / "colab" / "__init__.py").touch()
     requirements = (BOOK.parent / "requirements.txt").read_text("utf-8")
     absent = set(re.findall(r"^[a-z][\w-]*", requirements, flags=re.M)) - COLAB
-    absent = {name.replace("-", "_") for name in absent} - {"ipykernel", "pillow"}
+    absent = {name.replace("-", "_") for name in absent}
     (site / "sitecustomize.py").write_text(
         f"import sys\nsys.modules.update(dict.fromkeys({sorted(absent)}))\n"
     )
@@ -115,8 +124,7 @@ def test_chapter_runs_in_a_simulated_colab(colab, monkeypatch):
     NotebookClient(notebook, timeout=300, resources=resources).execute()
     place = notebook.cells[-1].outputs[0].text.strip()
     assert Path(place) == content / "resnet-book" / "book" / "helpers.py"
-    figures = [o for c in notebook.cells for o in c.get("outputs", []) if "data" in o]
-    assert any("image/png" in output.data for output in figures)
+    assert any(pictures(cell) for cell in notebook.cells)
 
 
 @pytest.mark.slow
@@ -176,7 +184,7 @@ def test_chapter_runs_in_jupyterlab(lab, browser):
     done = re.compile(rf"^\[{last}\]:$")
     page.get_by_text(done).wait_for(timeout=120_000)
     page.keyboard.press("Control+s")
-    page.locator(".jp-RenderedImage img").last.wait_for()
+    page.locator(".jp-RenderedSVG").last.wait_for()
     for _ in range(100):
         with suppress(nbformat.reader.NotJSONError):  # it is being written
             run = nbformat.read(copy, as_version=4)
@@ -189,8 +197,5 @@ def test_chapter_runs_in_jupyterlab(lab, browser):
     outputs = [o for c in run.cells for o in c.get("outputs", [])]
     assert not [o for o in outputs if o.output_type == "error"]
     stored = nbformat.read(QUICK, as_version=4)
-    figures = [o for c in stored.cells for o in c.get("outputs", [])]
-    count = [
-        sum("image/png" in o.get("data", {}) for o in all) for all in (outputs, figures)
-    ]
+    count = [sum(len(pictures(c)) for c in n.cells) for n in (run, stored)]
     assert count[0] == count[1] > 0

@@ -30,8 +30,11 @@ FITS = """width => {
     for (const block of document.querySelectorAll(blocks))
         if (block.getBoundingClientRect().right > width + 1)
             wide.push(block.textContent.slice(0, 60) || block.alt);
-    for (const formula of document.querySelectorAll("article mjx-container"))
-        if (formula.getBoundingClientRect().left < 0) wide.push("cut: " + formula.id);
+    for (const formula of document.querySelectorAll("article .katex-html")) {
+        const box = formula.getBoundingClientRect();
+        if (box.left < 0 || box.right > width + 1)
+            wide.push("cut: " + formula.textContent.slice(0, 60));
+    }
     return wide;
 }"""
 
@@ -51,18 +54,14 @@ THIN = """() => {
     for (const block of document.querySelectorAll("div.highlight")) block.normalize();
     for (const cell of document.querySelectorAll("div.cell"))
         cell.style.contentVisibility = "visible";
-    for (const drawn of document.querySelectorAll("mjx-container > svg"))
+    for (const drawn of document.querySelectorAll(".katex-html"))
         drawn.replaceChildren();
 }"""
 
 
 def test_page_loads_without_a_complaint_and_weighs_less_than_its_budget(opened):
     page_weight.read_on(opened.page)
-    whole, rest = page_weight.weigh(opened.finished)
-    assert 50_000 < rest < page_weight.BUDGET_BUT_MATHS
-    assert whole < page_weight.BUDGET
-    wrong = opened.page.locator("mjx-merror, [data-mml-node='merror']")
-    assert wrong.all_inner_texts() == []
+    assert 50_000 < page_weight.weigh(opened.finished) < page_weight.BUDGET
     assert opened.complaints == []
 
 

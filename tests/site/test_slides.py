@@ -21,14 +21,14 @@ each_chapter = pytest.mark.parametrize(
 
 # What each slide shows, one after the other, as keys would bring it.
 LOOK = """async () => {
-    await MathJax.startup.promise;
     const seen = [];
     for (const slide of Reveal.getSlides()) {
         const place = Reveal.getIndices(slide);
         Reveal.slide(place.h, place.v);
         await new Promise(done => requestAnimationFrame(done));
         const box = slide.getBoundingClientRect();
-        const wide = [...slide.querySelectorAll("pre, img, table, mjx-container")];
+        const parts = "pre, img, svg.drawing, table, .katex-html";
+        const wide = [...slide.querySelectorAll(parts)];
         seen.push({
             name: `${place.h}/${place.v}`,
             text: slide.innerText,
@@ -64,8 +64,8 @@ def decks(folder, browser):
         page.on("requestfailed", lambda r, to=complaints: to.append(r.url))
         page.goto((folder / f"{path.stem}.slides.html").as_uri())
         seen = page.evaluate(LOOK)
-        formulas = page.locator("mjx-container").count()
-        broken = page.locator("mjx-merror").count()
+        formulas = page.locator(".katex").count()
+        broken = page.locator(".katex-error").count()
         links = page.eval_on_selector_all("a", "all => all.map(a => a.href)")
         found[path.stem] = seen, complaints, formulas, broken, links
         page.close()
