@@ -39,9 +39,9 @@ from support.plan import command_of, read_plan
 from support.precision import bf16_is_fast, train_in_bf16
 
 __all__ = [
-    "BLUE", "CLASSES", "GREEN", "GREY", "ORANGE", "PINK", "RESULTS", "TrainingError",
-    "bf16_is_fast", "by_mode", "channel_statistics", "choose_device", "command_of",
-    "load_data", "load_sample", "load_tensors", "load_weights", "mode", "only",
+    "BLUE", "CLASSES", "GREEN", "GREY", "INK", "ORANGE", "PINK", "RESULTS",
+    "TrainingError", "bf16_is_fast", "by_mode", "channel_statistics", "choose_device",
+    "command_of", "load_data", "load_sample", "load_tensors", "load_weights", "mode", "only",
     "plot_curves", "read_plan", "read_record", "setup", "show_drawing", "show_images",
     "shrink", "to_tensors", "train_in_bf16", "use_book_style",
 ]  # fmt: skip
@@ -155,7 +155,7 @@ def show_images(
         axis.axis("off")
     for axis, image, text in zip(axes.flat, images, titles):
         axis.imshow(image)
-        axis.set_title(text, fontsize=9, loc="center")
+        axis.set_title(text, fontsize=10.5, loc="center")
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     plt.show()
 
@@ -165,7 +165,9 @@ def plot_curves(
 ) -> None:
     """Draw one line an entry over the epochs 1, 2, …, each labelled at its end."""
     axis = axis or plt.subplots()[1]
+    ends = [values[-1] for values in curves.values()]
     for label, values in curves.items():
+        above = values[-1] == max(ends)  # labels of two curves do not meet
         (line,) = axis.plot(range(1, len(values) + 1), values)
         axis.annotate(
             label,
@@ -173,7 +175,7 @@ def plot_curves(
             xytext=(5, 0),
             textcoords="offset points",
             color=line.get_color(),
-            va="center",
+            va="center" if len(ends) > 2 else "bottom" if above else "top",
             annotation_clip=False,
         )
     axis.set(title=title, xlabel="epoch", ylabel=ylabel)

@@ -304,7 +304,7 @@ def resnet20() -> Sketch:
         channels, side, _ = shapes[name]
         told.append(f"{side}×{side}, {channels} channels, {weights[name]:,} parameters")
     sketch = Sketch(
-        620,
+        645,
         "ResNet-20 from top to bottom: an image of 32 × 32 pixels with 3 channels, a "
         "convolution to 16 channels, then three stages of three blocks, each block "
         f"with a shortcut around it. {'; '.join(told)}. Then the mean over all pixels "
@@ -350,7 +350,8 @@ def resnet20() -> Sketch:
                 (middle, top + 134),
                 (middle, top + 150),
             )
-    sketch.say("orange: zeros as the new channels", 250, 230, "start", "by-orange")
+    text = "orange: a shortcut with zeros as the new channels"
+    sketch.say(text, middle, 632, kind="by-orange")
     features, classes = model.fc.in_features, model.fc.out_features
     sketch.box(f"mean over all pixels: {features} numbers", middle, 548, 300, 34)
     sketch.arrow((middle, 565), (middle, 578))

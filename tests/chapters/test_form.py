@@ -97,6 +97,23 @@ def test_figures_are_svg_for_light_and_dark_with_alt_text(path):
         assert "![](" not in text
 
 
+COLUMN = 358  # pixels of text beside each other on a phone of 390
+
+
+@each_notebook
+def test_text_of_plots_is_legible_on_a_phone(path):
+    for cell in code(path):
+        for output in pictures(cell):
+            picture = "".join(output["data"]["image/svg+xml"])
+            width = float(re.search(r'viewBox="0 0 ([\d.]+)', picture)[1])
+            sizes = {
+                float(s) for s in re.findall(r"font(?:-size)?: ?([\d.]+)px", picture)
+            }
+            sizes -= {8.4}  # exponents
+            smallest = min(sizes, default=12) * min(COLUMN / width, 4 / 3)
+            assert smallest >= 9, source(cell)
+
+
 @each_notebook
 def test_cells_are_short(path):
     if path in CHAPTERS:
