@@ -41,9 +41,9 @@ from support.precision import bf16_is_fast, train_in_bf16
 __all__ = [
     "BLUE", "CLASSES", "GREEN", "GREY", "INK", "ORANGE", "PINK", "RESULTS",
     "TrainingError", "bf16_is_fast", "by_mode", "channel_statistics", "choose_device",
-    "command_of", "load_data", "load_sample", "load_tensors", "load_weights", "mode", "only",
-    "plot_curves", "read_plan", "read_record", "setup", "show_drawing", "show_images",
-    "shrink", "to_tensors", "train_in_bf16", "use_book_style",
+    "command_of", "load_data", "load_sample", "load_tensors", "load_weights", "mode",
+    "only", "plot_curves", "read_plan", "read_record", "setup", "show_drawing",
+    "show_images", "shrink", "to_tensors", "train_in_bf16", "use_book_style",
 ]  # fmt: skip
 
 MODES = ("reduced", "full")

