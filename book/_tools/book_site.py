@@ -130,10 +130,16 @@ def hide_checks(app, docname, source):
 
 
 def lighten(app, pagename, templatename, context, doctree):
-    """Leave out Thebe, which no page uses, and the font that only one icon needs."""
-    context["script_files"] = [
-        file for file in context["script_files"] if "thebe" not in str(vars(file))
-    ]
+    """Leave out what a page does not use, and the font that only one icon needs."""
+    unused = ["thebe"]
+    if "sd-" not in context.get("body", ""):
+        unused += ["sphinx-design", "design-tabs"]
+    for kind in ("script_files", "css_files"):
+        context[kind] = [
+            file
+            for file in context[kind]
+            if not any(name in f"{file} {vars(file)}" for name in unused)
+        ]
     for group in context.get("header_buttons", []):
         for button in [group, *group.get("buttons", [])]:
             if "fa-github" in button.get("icon", ""):
