@@ -75,3 +75,12 @@ def test_broken_references_fail_the_build(small_book):
     assert result.returncode != 0
     for cause in ("99_nothing", "nobody1999", "none.png"):
         assert cause in result.stderr, cause
+
+
+def test_wrong_formula_fails_the_build(small_book):
+    path = small_book / "book/01_small.ipynb"
+    wrong = r"on $\frac{1$ it."
+    path.write_text(path.read_text("utf-8").replace("on it.", json.dumps(wrong)[1:-1]))
+    result = build(small_book)
+    assert result.returncode != 0
+    assert "KaTeX parse error" in result.stderr
