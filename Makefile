@@ -9,6 +9,7 @@
 #   make grade      grade what students handed in: make grade SUBMISSIONS=folder
 #   make slides     make slides of the chapters
 #   make zip        pack the site, to be read without network
+#   make ebooks     make one PDF and one EPUB, which the site then offers
 #   make train      train a network and record the run: make train ARGS="resnet20 --name mine"
 #   make records    make the recorded runs again: all, or make records NAME=resnet20
 
@@ -24,7 +25,7 @@ SOURCES := $(shell find book _config.yml _toc.yml -type f -not -path '*/.*' \
              -not -name '*.checkpoint' -not -name '*.part')
 
 .DELETE_ON_ERROR:
-.PHONY: book test test-all lint zip lab outputs class grade slides train records moved
+.PHONY: book test test-all lint zip ebooks lab outputs class grade slides train records moved
 
 book: $(SITE)
 	@echo "The book lies in _build/html/index.html"
@@ -48,6 +49,9 @@ lint: .venv/ready
 zip: $(SITE)
 	cd _build && "$(CURDIR)/$(BIN)/python" -m zipfile -c $(ZIP) html
 	@echo "The site lies in _build/$(ZIP): unpack it and open html/index.html"
+
+ebooks: .venv/ready
+	$(BIN)/python book/_tools/ebooks.py _build/ebooks
 
 lab: .venv/ready
 	@cd book && ../$(BIN)/jupyter trust *.ipynb */*.ipynb >/dev/null  # to show pictures
@@ -76,7 +80,7 @@ records: .venv/ready
 	$(RUN) runs.records $(NAME)
 
 # Sphinx repeats no warning for a page that it has already read: always read all pages.
-$(SITE): .venv/ready $(wildcard .venv/verified) $(SOURCES)
+$(SITE): .venv/ready $(wildcard .venv/verified _build/ebooks/*) $(SOURCES)
 	@rm -rf _build/html _build/.doctrees _build/jupyter_execute  # a course may lie beside them
 	$(BIN)/jupyter-book build . -W -n --keep-going
 

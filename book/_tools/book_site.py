@@ -27,6 +27,7 @@ from support.npm import node
 
 BOOK = Path(__file__).resolve().parent.parent
 VERIFIED = BOOK.parent / ".venv" / "verified"  # touched when the notebooks have passed
+EBOOKS = BOOK.parent / "_build" / "ebooks"  # where `make ebooks` puts them
 HIDDEN = re.compile(
     r"^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS\n", flags=re.M | re.S
 )
@@ -81,9 +82,15 @@ def say_what_was_verified(app, config):
     names = {"numpy": "NumPy", "torch": "PyTorch"}
     versions = [f"{name} {version(package)}" for package, name in names.items()]
     python = ".".join(map(str, sys.version_info[:3]))
-    config.html_theme_options["extra_footer"] = (
-        f"<p>{words}; Python {python}, {', '.join(versions)}.</p>"
-    )
+    foot = f"<p>{words}; Python {python}, {', '.join(versions)}.</p>"
+    books = [
+        f'<a href="{config.html_baseurl}{path.name}">{path.suffix[1:].upper()}</a> '
+        f"({path.stat().st_size / 1e6:.0f} MB)"
+        for path in sorted(EBOOKS.glob("*.*"))
+    ]
+    if books:
+        foot += f"<p>The whole book as {' and '.join(books)}.</p>"
+    config.html_theme_options["extra_footer"] = foot
 
 
 def day(date):
@@ -93,19 +100,22 @@ def day(date):
 
 def start_makers(app):
     """Bring KaTeX's style; start to make what the site carries besides pages."""
-    if app.builder.name != "html":
-        return
     static = Path(app.outdir) / "_static"
     style = packages.dist("katex")
-    unused = ignore_patterns("*.ttf", "*.woff")  # woff2 is what browsers take
+    # Browsers take woff2, of which Sphinx's EPUB knows nothing.
+    other = "*.woff2" if app.builder.name == "epub" else "*.woff"
+    unused = ignore_patterns("*.ttf", other)
     copytree(style / "fonts", static / "fonts", ignore=unused, dirs_exist_ok=True)
-    previews = packages.dist("tippy.js"), packages.dist("@popperjs/core") / "umd"
-    for folder, name in (
-        (style, "katex.min.css"),
-        (previews[0], "tippy-bundle.umd.min.js"),
-        (previews[1], "popper.min.js"),
+    copyfile(style / "katex.min.css", static / "katex.min.css")
+    if app.builder.name != "html":  # one book to keep, which has no such buttons
+        app.config.html_theme_options |= {"launch_buttons": {}, "repository_url": ""}
+        return
+    popper = packages.dist("@popperjs/core") / "umd"
+    for script in (
+        packages.dist("tippy.js") / "tippy-bundle.umd.min.js",
+        popper / "popper.min.js",
     ):
-        copyfile(folder / name, static / name)
+        copyfile(script, static / script.name)
     app.course = Path(app.doctreedir) / "class"
     tools = (("live_model.py", static), ("classroom.py", "make", app.course))
     app.makers = [
@@ -202,5 +212,7 @@ def finish_site(app, exception):
     for maker, problem in zip(app.makers, problems):
         if maker.returncode:
             raise ExtensionError(f"{Path(maker.args[1]).name}: {problem}")
+    for book in EBOOKS.glob("*.*"):
+        copyfile(book, Path(app.outdir, book.name))
     for page in Path(app.outdir, "_sources/book/exercises").glob("*.ipynb"):
         copyfile(app.course / "release" / page.stem / page.name, page)

@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from notebooks import CHAPTERS, read, source
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,3 +87,21 @@ def test_wrong_formula_fails_the_build(small_book):
     result = build(small_book)
     assert result.returncode != 0
     assert "KaTeX parse error" in result.stderr
+
+
+@pytest.mark.slow
+def test_pdf_and_epub_hold_the_whole_book(chromium, tmp_path):
+    import ebooks
+    from pypdf import PdfReader
+
+    ebooks.main(tmp_path)
+    printed = PdfReader(tmp_path / f"{ebooks.NAME}.pdf")
+    assert len(printed.pages) > 200 and printed.outline
+    text = "".join(page.extract_text() for page in printed.pages)
+    with zipfile.ZipFile(tmp_path / f"{ebooks.NAME}.epub") as packed:
+        names = packed.namelist()
+    for path in CHAPTERS:
+        title = source(read(path)[0]).splitlines()[0].removeprefix("# ")
+        assert title in text
+        assert any(name.endswith(f"{path.stem}.xhtml") for name in names)
+    assert "\\frac" not in text and "\\tag" not in text

@@ -1,4 +1,4 @@
-"""One look at the built site in Firefox: a page is drawn there, in light and in dark."""
+"""One look at the built site in Firefox: a page is drawn there, light and dark."""
 
 import os
 import shutil
