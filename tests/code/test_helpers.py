@@ -57,7 +57,7 @@ def test_image_grid_shows_the_pixels_and_titles(sample, monkeypatch):
     assert [axis.get_title() for axis in axes[:7]] == list("abcdefg")
     shown = axes[6].images[0]
     assert (np.asarray(shown.get_array()) == sample.train.images[6]).all()
-    assert shown.get_interpolation() == "nearest"
+    assert shown.get_interpolation() == "none"
     assert not axes[7].images
     plt.close("all")
 

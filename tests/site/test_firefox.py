@@ -26,7 +26,9 @@ def colours(picture):
     return {f"#{r:02x}{g:02x}{b:02x}": n for (r, g, b), n in zip(found, counts)}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"]
+)
 def test_chapter_is_drawn_in_firefox(firefox, address, tmp_path, scheme):
     profile = tmp_path / "profile"
     profile.mkdir()
