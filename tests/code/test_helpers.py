@@ -50,6 +50,7 @@ def test_record_is_read(monkeypatch, tmp_path):
 
 
 def test_image_grid_shows_the_pixels_and_titles(sample, monkeypatch):
+    helpers.use_book_style()
     monkeypatch.setattr(plt, "show", lambda: None)
     helpers.show_images(sample.train.images[:7], list("abcdefg"), columns=5, title="T")
     axes = plt.gcf().axes
