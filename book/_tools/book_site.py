@@ -140,7 +140,7 @@ def hide_checks(app, docname, source):
 
 
 def lighten(app, pagename, templatename, context, doctree):
-    """Leave out what a page does not use, and the font that only one icon needs."""
+    """Leave out what a page does not use; let scripts wait until the page is drawn."""
     unused = ["thebe"]
     if "sd-" not in context.get("body", ""):
         unused += ["sphinx-design", "design-tabs"]
@@ -150,6 +150,10 @@ def lighten(app, pagename, templatename, context, doctree):
             for file in context[kind]
             if not any(name in f"{file} {vars(file)}" for name in unused)
         ]
+    for script in context["script_files"]:
+        if script.filename and "documentation_options" not in script.filename:
+            script.attributes.setdefault("defer", "defer")
+    # The theme's icon for a repository is the only one of another font.
     for group in context.get("header_buttons", []):
         for button in [group, *group.get("buttons", [])]:
             if "fa-github" in button.get("icon", ""):

@@ -30,6 +30,7 @@ BROWSERS = (
 class AsPublished(SimpleHTTPRequestHandler):
     """Serves files as hosts do: text compressed, and quietly."""
 
+    protocol_version = "HTTP/1.1"  # several files by one connection
     TEXTS = (".html", ".css", ".js", ".svg", ".xml", ".json")
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".webp": "image/webp"}
 
