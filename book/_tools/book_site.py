@@ -151,8 +151,10 @@ def lighten(app, pagename, templatename, context, doctree):
             if not any(name in f"{file} {vars(file)}" for name in unused)
         ]
     for script in context["script_files"]:
-        if script.filename and "documentation_options" not in script.filename:
-            script.attributes.setdefault("defer", "defer")
+        if pagename == "search":  # whose own scripts want the others at once
+            script.attributes.pop("defer", None)
+        elif "documentation_options" not in str(script.filename):
+            script.attributes["defer"] = "defer"
     # The theme's icon for a repository is the only one of another font.
     for group in context.get("header_buttons", []):
         for button in [group, *group.get("buttons", [])]:
