@@ -155,6 +155,8 @@ def lighten(app, pagename, templatename, context, doctree):
             script.attributes.pop("defer", None)
         elif "documentation_options" not in str(script.filename):
             script.attributes["defer"] = "defer"
+    named = '<meta name="viewport" content="width=device-width, initial-scale=1" />'
+    context["metatags"] = context.get("metatags", "").replace(named, "")
     # The theme's icon for a repository is the only one of another font.
     for group in context.get("header_buttons", []):
         for button in [group, *group.get("buttons", [])]:

@@ -117,7 +117,7 @@ def test_text_of_plots_is_legible_on_a_phone(path):
 @each_notebook
 def test_cells_are_short(path):
     if path in CHAPTERS:
-        assert 25 <= len(read(path)) <= 100
+        assert 25 <= len(read(path)) <= 75
     lines = [line for cell in code(path) for line in source(cell).splitlines()]
     assert max(map(len, lines)) <= 88
     for cell in code(path):

@@ -3,7 +3,6 @@
 import re
 from importlib.metadata import version
 
-import numpy as np
 import page_weight
 import pytest
 from PIL import Image
@@ -79,7 +78,7 @@ def test_pictures_have_size_and_alt_text_and_arrive_when_needed(opened):
     for alt, lazy, said, real in pictures:
         assert len(alt) > 40
         assert lazy, alt
-        assert np.abs(np.subtract(said, real)).max() <= 1, alt
+        assert said == real, alt
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
@@ -115,11 +114,11 @@ def test_head_tells_search_engines_and_other_sites_what_the_page_is(page):
     assert f"<loc>{home}/{page}</loc>" in (SITE / "sitemap.xml").read_text("utf-8")
     for name in ('name="description"', 'property="og:description"'):
         description = re.search(rf'{name} content="([^"]*)"', head)[1]
-        assert 20 < len(description) <= 200, description
+        assert 20 < len(description) < 200, description
     card = re.search(r'og:image" content="([^"]*)"', head)[1]
     assert Image.open(SITE / card.removeprefix(f"{home}/")).size == (1200, 630)
     assert 'rel="icon" href="../' in head
     verified = re.search(r'class="extra_footer">\s*<p>(.*)</p>', text)[1]
     assert re.match(r"(Last verified|Built) on \d+ [A-Z][a-z]+ \d{4}", verified)
     assert f"PyTorch {version('torch')}." in verified
-    assert '<meta name="viewport" content="width=device-width' in text
+    assert text.count('name="viewport"') == 1
