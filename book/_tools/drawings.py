@@ -20,7 +20,6 @@ import torch  # noqa: E402
 from support.figures import (  # noqa: E402
     BLUE,
     DRAWINGS,
-    GREEN,
     GREY,
     INK,
     ON_DARK,
@@ -46,6 +45,7 @@ FILLS = {  # of boxes: on a light page, on a dark one
     "orange": ("#fbe3d0", "#55300f"),
     "green": ("#d2f0e6", "#0f4436"),
 }
+INKS = {"edge": INK, "faint": GREY, "by-blue": BLUE, "by-orange": ORANGE}  # of lines
 RULES = [
     f".drawing text {{ font: {SIZE}px system-ui, sans-serif }}",
     ".drawing .line { fill: none; stroke-width: 1.8 }",
@@ -53,22 +53,13 @@ RULES = [
     paint("text", "fill", INK, ON_DARK[INK]),
     *(paint(f".{name}", "fill", *pair) for name, pair in FILLS.items()),
     *(
-        paint(f".{name}", "stroke", colour, ON_DARK[colour])
-        for name, colour in (
-            ("edge", INK),
-            ("faint", GREY),
-            ("by-blue", BLUE),
-            ("by-orange", ORANGE),
-        )
-    ),
-    *(
-        paint(f"text.{name}, .drawing .tip-{name}", "fill", colour, ON_DARK[colour])
-        for name, colour in (
-            ("edge", INK),
-            ("faint", GREY),
-            ("by-blue", BLUE),
-            ("by-orange", ORANGE),
-            ("by-green", GREEN),
+        rule
+        for name, colour in INKS.items()
+        for rule in (
+            paint(f".{name}", "stroke", colour, ON_DARK[colour]),
+            paint(
+                f"text.{name}, .drawing .tip-{name}", "fill", colour, ON_DARK[colour]
+            ),
         )
     ),
     ".drawing text { stroke: none !important }",
